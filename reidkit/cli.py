@@ -1,0 +1,297 @@
+"""The command line. Heavy imports stand inside the commands, so that --help answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reidkit.engine import Console
+
+app = typer.Typer(
+    name="reidkit",
+    help="Finds the same individual again: train, evaluate, extract.",
+    epilog="Any command takes --debug, which shows the traceback behind an error.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look at data, and make some.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and only that.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds the benchmarks; REIDKIT_DATA or datasets/ by default."),
+]
+Run = Annotated[Path, typer.Argument(help="A run folder, or a model.safetensors.")]
+
+
+class WrongCall(ValueError):
+    """The call cannot mean anything: exit code 2."""
+
+
+def _console(as_json: bool) -> "Console":
+    from reidkit.engine import Console
+
+    # With --json standard output belongs to the JSON.
+    return Console(sys.stderr if as_json else sys.stdout)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _new_folder(config: Path, parent: Path = Path("runs")) -> Path:
+    folder = parent / config.stem
+    number = 2
+    while folder.exists():
+        folder = parent / f"{config.stem}-{number}"
+        number += 1
+    return folder
+
+
+def _last_folder(config: Path, parent: Path = Path("runs")) -> Path:
+    found = [path.parent for path in parent.glob(f"{config.stem}*/config.yaml")]
+    mine = [
+        path
+        for path in found
+        if path.name.removeprefix(config.stem).lstrip("-").isdigit() or path.name == config.stem
+    ]
+    if not mine:
+        raise WrongCall(
+            f"no run of {config.stem} in {parent}/: leave out --resume, or name its --out"
+        )
+    return max(mine, key=lambda path: (path / "config.yaml").stat().st_mtime)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; configs/ holds complete ones.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="For example optim.lr=1e-4 losses.0.weight=2"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; a new one in runs/ by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run, bit for bit.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model, evaluate it, and write its run folder.
+
+    Example: reidkit train configs/synthetic/quickstart.yaml optim.epochs=5
+    """
+    from reidkit import compose
+    from reidkit.config import load_config
+    from reidkit.engine import Interrupted
+
+    settings = load_config(config, overrides or ())
+    folder = out or (_last_folder(config) if resume else _new_folder(config))
+    console = _console(as_json)
+    try:
+        scores = compose.train(settings, folder, resume=resume, console=console)
+    except Interrupted as stop:
+        words = " ".join([str(config), *(overrides or ())])
+        raise Interrupted(
+            f"{stop}; go on with: reidkit train {words} --out {folder} --resume"
+        ) from stop
+    if as_json:
+        found = {name: values.to_dict() for name, values in scores.items()}
+        _print_json({"run": str(folder), "benchmarks": found})
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A run folder or model.safetensors.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Another benchmark than the run's.")] = None,
+    root: Root = None,
+    query: Annotated[Path | None, typer.Option(help="Query features (.npz) from anywhere.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Gallery features (.npz).")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="market1501, same_class or no_camera; the benchmark's own.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the ranked lists here (PNG).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained model, or features from any toolkit: CMC, mAP, mINP.
+
+    Examples: reidkit evaluate runs/quickstart
+    reidkit evaluate --query q.npz --gallery g.npz --protocol market1501
+    """
+    if (run is None) == (query is None or gallery is None):
+        raise WrongCall("give a RUN, or both --query and --gallery")
+    from reidkit import compose, evaluation
+    from reidkit.types import Features
+
+    console = _console(as_json)
+    if run is not None:
+        found = compose.evaluate_run(
+            run, benchmark=benchmark, root=root, protocol=protocol, picture=picture, console=console
+        )
+    else:
+        assert query is not None and gallery is not None
+        sides = (Features.load(query), Features.load(gallery))
+        rule = evaluation.protocol(protocol or "market1501")
+        found = {query.stem: evaluation.evaluate(*sides, rule)}
+        if picture is not None:
+            compose.draw_ranked(picture, *sides, rule, 8)
+    if as_json:
+        _print_json({name: scores.to_dict() for name, scores in found.items()})
+    else:
+        for name, scores in found.items():
+            console.say(scores.table(name))
+        if picture is not None:
+            console.say(f"ranked lists: {picture}")
+
+
+@app.command()
+def extract(
+    run: Run,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images, image, manifest, or benchmark:split (market1501:query)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Feature file to write: .npz, or .csv.")],
+    root: Root = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write one feature vector for each image; an interrupted call goes on where it stopped.
+
+    Example: reidkit extract runs/quickstart photos/ --out photos.npz
+    """
+    from reidkit import compose, models
+
+    if out.suffix not in (".npz", ".csv"):
+        raise WrongCall(f"--out {out}: a feature file ends in .npz or .csv")
+    samples = compose.find_samples(source, root)
+    model = models.load_model(run).to(compose.choose_device())
+    console = _console(as_json)
+    features = compose.extract_to(
+        model, samples, out, batch_size=batch_size, workers=workers, console=console
+    )
+    shape = list(features.vectors.shape)
+    if as_json:
+        _print_json({"out": str(out), "shape": shape, "parts": features.parts})
+    else:
+        console.say(f"{shape[0]} features of {shape[1]} numbers: {out}")
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="One kind; all where absent.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every registered component with its arguments: what a config may name."""
+    from reidkit import compose
+
+    found = compose.components(kind)
+    if as_json:
+        _print_json(found)
+        return
+    for title, entries in found.items():
+        print(title)
+        for name, signature in entries.items():
+            print(f"  {name}({signature})")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine has: cores, memory, devices, versions, and what is missing."""
+    from reidkit import compose
+
+    facts = compose.diagnose()
+    if as_json:
+        _print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+@data_app.command("check")
+def check_data(
+    name: Annotated[str, typer.Argument(help="A benchmark, such as market1501 or manifest.")],
+    root: Annotated[Path, typer.Argument(help="Its folder, or its manifest file.")],
+    decode: Annotated[
+        bool, typer.Option(help="Read every image, too; without it only names are checked.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that is wrong with a data folder, in one report, each with its remedy."""
+    from reidkit import data
+
+    console = _console(as_json)
+    with console.bar("read", 1) as update:
+        report = data.check_benchmark(
+            name, root, decode=decode, progress=lambda done, total: update(done, f"of {total}")
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.say(report.text())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@data_app.command("synth")
+def synthesise(
+    out: Annotated[Path, typer.Argument(help="A new folder, written in Market-1501's layout.")],
+    train_identities: Annotated[int, typer.Option(min=2)] = 200,
+    test_identities: Annotated[int, typer.Option(min=2)] = 80,
+    cameras: Annotated[int, typer.Option(min=2)] = 5,
+    images: Annotated[int, typer.Option(min=1, help="Images of an identity in a camera.")] = 4,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Render the synthetic world: procedural people seen by several cameras."""
+    from reidkit.data import synthetic
+
+    console = _console(as_json)
+    with console.bar("render", 1) as update:
+        synthetic.write_market(
+            out,
+            train_identities=train_identities,
+            test_identities=test_identities,
+            cameras=cameras,
+            images=images,
+            seed=seed,
+            progress=lambda done, total: update(done, f"of {total}"),
+        )
+    if as_json:
+        _print_json({"out": str(out)})
+    else:
+        console.say(f"{out}: Market-1501 layout; load it as benchmark market1501 with check: off")
+
+
+def main() -> None:
+    """Run the command line: one line for an error, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except Exception as error:
+        if debug:
+            raise
+        text = str(error) or type(error).__name__
+        print(f"reidkit: {text}", file=sys.stderr)
+        sys.stderr.flush()
+        # 2: the call or the config is wrong; 1: the work failed.
+        wrong_call = type(error).__name__ in ("WrongCall", "ConfigError", "UnknownName")
+        sys.exit(2 if wrong_call else 1)
+
+
+if __name__ == "__main__":
+    main()

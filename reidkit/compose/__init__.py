@@ -1,0 +1,19 @@
+"""Where the rooms meet; nothing below knows more than one of them."""
+
+from reidkit.compose.building import check, choose_device
+from reidkit.compose.inference import draw_ranked, evaluate_run, extract, extract_to, find_samples
+from reidkit.compose.inspection import components, diagnose
+from reidkit.compose.training import train
+
+__all__ = [
+    "check",
+    "train",
+    "extract",
+    "extract_to",
+    "find_samples",
+    "evaluate_run",
+    "draw_ranked",
+    "choose_device",
+    "components",
+    "diagnose",
+]

@@ -1,0 +1,151 @@
+"""A config becomes objects: every fault first, then benchmarks, loaders, and the training state."""
+
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reidkit import data, engine, losses, models
+from reidkit.config import ConfigError, RunConfig
+from reidkit.engine import TrainState
+from reidkit.types import Benchmark, Preprocessing, Sample
+
+
+def check(config: RunConfig) -> None:
+    """Raise a ConfigError with every fault of every component; touches no file and no device."""
+    for plugin in config.plugins:
+        importlib.import_module(plugin)
+    faults = [*models.model_faults(config.model), *losses.objective_faults(config.losses)]
+    optim = config.optim
+    facts = ("params", "lr", "weight_decay")
+    faults += [f"optim: {f}" for f in engine.OPTIMIZERS.faults(optim.name, optim.args, facts)]
+    faults += [f"optim.schedule: {fault}" for fault in _schedule_faults(optim.schedule)]
+    for kind, benchmarks in (("train", config.data.train), ("test", config.data.test)):
+        for position, wanted in enumerate(benchmarks):
+            found = data.BENCHMARKS.faults(wanted.name, wanted.args, ("root", "check"))
+            faults += [f"data.{kind}.{position}: {fault}" for fault in found]
+    faults += [
+        f"evaluate.baselines: unknown baseline {name!r}; known: {', '.join(data.BASELINES)}"
+        for name in config.evaluate.baselines
+        if name not in data.BASELINES
+    ]
+    if faults:
+        raise ConfigError("config", faults)
+
+
+def _schedule_faults(schedule: Mapping[str, Any]) -> list[str]:
+    args = {key: value for key, value in schedule.items() if key != "name"}
+    faults = engine.SCHEDULES.faults(str(schedule.get("name")), args)
+    if not faults:
+        try:
+            engine.SCHEDULES.build(schedule["name"], args)
+        except ValueError as error:
+            faults = [str(error)]
+    return faults
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The accelerator where there is one, else the CPU; or the one that is named."""
+    if name != "auto":
+        return torch.device(name)
+    # Without a driver, current_accelerator() may still say "cuda": ask whether it is available.
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchmark]]:
+    """The training samples of all `train` benchmarks, and the `test` benchmarks."""
+    root = config.data.root or data.default_root()
+    loaded: dict[str, Benchmark] = {}
+
+    def load(wanted: Any) -> Benchmark:
+        key = wanted.model_dump_json()
+        if key not in loaded:
+            loaded[key] = data.load_benchmark(
+                wanted.name, wanted.root or root, wanted.check, **wanted.args
+            )
+        return loaded[key]
+
+    train = tuple(sample for wanted in config.data.train for sample in load(wanted).train)
+    return train, [load(wanted) for wanted in config.data.test]
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """A short hash of which files, identities and cameras these are, wherever they lie."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        names = ",".join(Path(frame).name for frame in sample.frames)
+        digest.update(f"{sample.domain}|{sample.pid}|{sample.camid}|{names}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def build_state(config: RunConfig, num_classes: int, device: torch.device) -> TrainState:
+    """Model, objective, optimisers and average, from the config and the seed."""
+    torch.manual_seed(config.seed)
+    preprocessing = Preprocessing(size=config.data.size)
+    model = models.build_model(
+        config.model, num_classes=num_classes, size=config.data.size, preprocessing=preprocessing
+    ).to(device)
+    objective = losses.build_objective(
+        config.losses, num_classes=num_classes, embedding_size=model.embedding_size // model.parts
+    ).to(device)
+    optim = config.optim
+    groups = engine.parameter_groups(
+        model,
+        objective.main_parameters(),
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        backbone_rate=optim.backbone_rate,
+        decay_all=optim.decay_all,
+    )
+    main = engine.OPTIMIZERS.build(
+        optim.name, optim.args, params=groups, lr=optim.lr, weight_decay=optim.weight_decay
+    )
+    return TrainState(
+        engine.Task(model, objective),
+        {"main": main, **objective.own_optimizers()},
+        ema=engine.WeightAverage(model, optim.ema).to(device) if optim.ema is not None else None,
+        precision=optim.precision,
+        accumulate=optim.accumulate,
+        clip=optim.clip,
+        device=device,
+    )
+
+
+def build_train_loader(
+    config: RunConfig, samples: Sequence[Sample], labels: Sequence[int], device: torch.device
+) -> data.StagedLoader:
+    """The training batches; one loader a stage where the size grows while training."""
+    settings, batch = config.data, config.data.batch
+    ends = [stage.until for stage in settings.stages]
+    sizes = [*(stage.size for stage in settings.stages), settings.size]
+    starts = [0, *(round(end * config.optim.epochs) for end in ends)]
+    return data.StagedLoader(
+        [
+            (
+                start,
+                data.train_loader(
+                    samples,
+                    labels,
+                    preprocessing=Preprocessing(size=size),
+                    identities=batch.identities,
+                    instances=batch.instances,
+                    frames=batch.frames,
+                    camera_balanced=batch.camera_balanced,
+                    # The shift is given at the final size and shrinks with the picture.
+                    augment=data.Augment(
+                        flip=settings.augment.flip,
+                        pad=round(settings.augment.pad * size[0] / settings.size[0]),
+                    ),
+                    erasing=settings.augment.erasing,
+                    workers=settings.workers,
+                    seed=config.seed,
+                    device=device,
+                ),
+            )
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+    )

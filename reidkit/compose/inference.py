@@ -1,0 +1,187 @@
+"""A trained model at work: features, scores and pictures of a run."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reidkit import data, engine, evaluation, models, visualise
+from reidkit.compose.building import choose_device, fingerprint, load_benchmarks
+from reidkit.config import RunConfig, load_config
+from reidkit.engine import Console
+from reidkit.types import EvalProtocol, Features, Preprocessing, Sample, Scores
+
+QUIET = Console(quiet=True)
+
+
+CHUNK = 4096  # samples whose features are kept together while a long extraction runs
+
+
+PICTURE_WIDTH = 10  # nearest gallery items shown for a query
+
+
+def extract(
+    model: nn.Module,
+    samples: Sequence[Sample] | str | Path,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    console: Console = QUIET,
+) -> Features:
+    """Features of samples, or of all images below a folder, by a model that carries its
+    preprocessing.
+
+    The model stays on its device unless another is named. Raises ValueError where an image cannot
+    be read or a feature is not finite.
+    """
+    if isinstance(samples, str | Path):
+        samples = data.folder_samples(Path(samples))
+    preprocessing = getattr(model, "preprocessing", Preprocessing())
+    if device is None:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model = model.to(device)
+    loader = data.eval_loader(
+        samples,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        workers=workers,
+        device=torch.device(device),
+    )
+    with console.bar("extract", len(samples)) as update:
+        return engine.extract(model, loader, samples, progress=lambda done, total: update(done, ""))
+
+
+def extract_to(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    out: Path,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    console: Console = QUIET,
+) -> Features:
+    """Extract into a feature file, chunk by chunk: an interrupted call goes on where it stopped.
+
+    The chunks wait in `OUT.partial` until all are there; those of another model or of other samples
+    are not used.
+    """
+    if not samples:
+        raise ValueError("nothing to extract: the source holds no images")
+    partial = out.with_name(out.name + ".partial")
+    mark = {"samples": fingerprint(samples), "model": _weights_hash(model), "chunk": CHUNK}
+    plan = partial / "of.json"
+    if plan.is_file() and json.loads(plan.read_text()) != mark:
+        console.say(f"{partial} is of another model or source: starting anew")
+        shutil.rmtree(partial)
+    engine.write_atomically(plan, json.dumps(mark).encode())
+    pieces = []
+    for start in range(0, len(samples), CHUNK):
+        piece, part = partial / f"{start:09d}.npz", samples[start : start + CHUNK]
+        if piece.is_file():
+            console.say(f"kept {len(part)} features of an earlier call")
+        else:
+            extract(model, part, batch_size=batch_size, workers=workers, console=console).save(
+                piece
+            )
+        pieces.append(Features.load(piece))
+    vectors = torch.cat([piece.vectors for piece in pieces])
+    features = Features(vectors, tuple(samples), pieces[0].parts)
+    features.save(out)
+    shutil.rmtree(partial)
+    return features
+
+
+def _weights_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def find_samples(source: str, root: Path | None = None) -> Sequence[Sample]:
+    """The samples that a source names: a folder, a manifest, an image, or `benchmark:split`."""
+    path = Path(source)
+    if path.is_dir():
+        return data.folder_samples(path)
+    if path.suffix in (".csv", ".parquet"):
+        own = data.load_benchmark("manifest", path)
+        return list(dict.fromkeys((*own.train, *own.query, *own.gallery)))
+    if path.is_file():
+        return [Sample((str(path),), -1)]
+    name, colon, split = source.partition(":")
+    if not colon:
+        raise FileNotFoundError(
+            f"no {source}: a source is a folder of images, an image, a .csv or .parquet manifest, "
+            "or benchmark:split such as market1501:query"
+        )
+    if split not in ("train", "query", "gallery"):
+        raise ValueError(f"unknown split {split!r} in {source!r}: train, query or gallery")
+    benchmark = data.load_benchmark(name, root or data.default_root())
+    samples: tuple[Sample, ...] = getattr(benchmark, split)
+    return samples
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    benchmark: str | None = None,
+    root: Path | None = None,
+    protocol: str | None = None,
+    picture: Path | None = None,
+    console: Console = QUIET,
+) -> dict[str, Scores]:
+    """Scores of a trained model on a benchmark, or on those that its run was tested on."""
+    model = models.load_model(run).to(choose_device())
+    config = run_config(run)
+    if benchmark is not None:
+        tests = [data.load_benchmark(benchmark, root or data.default_root())]
+    elif config is not None:
+        data_config = config.data.model_copy(update={"root": root or config.data.root})
+        tests = load_benchmarks(config.model_copy(update={"data": data_config}))[1]
+    else:
+        raise ValueError(f"{run} has no config.yaml that names a test set: give --benchmark")
+    scores = {}
+    for test in tests:
+        query = extract(model, test.query, console=console)
+        gallery = (
+            query if test.gallery == test.query else extract(model, test.gallery, console=console)
+        )
+        rule = evaluation.protocol(protocol) if protocol else test.protocol
+        metric = config.evaluate.metric if config is not None else "cosine"
+        scores[test.name] = evaluation.evaluate(query, gallery, rule, metric=metric)
+        if picture is not None:
+            draw_ranked(picture, query, gallery, rule, 8)
+    return scores
+
+
+def run_config(run: Path) -> RunConfig | None:
+    """The configuration kept in a run folder, None where there is none."""
+    plan = (run if run.is_dir() else run.parent) / "config.yaml"
+    return load_config(plan) if plan.is_file() else None
+
+
+def draw_ranked(
+    path: Path, query: Features, gallery: Features, protocol: EvalProtocol, count: int
+) -> None:
+    """Draw `count` queries, spread evenly over the list, with their nearest valid gallery items."""
+    count = min(count, len(query))
+    chosen = [round(i * (len(query) - 1) / max(count - 1, 1)) for i in range(count)]
+    some = Features(query.vectors[chosen], tuple(query.samples[i] for i in chosen), query.parts)
+    indices, distances = evaluation.nearest(some, gallery, protocol, PICTURE_WIDTH)
+    rows = []
+    for sample, found, far in zip(some.samples, indices.tolist(), distances.tolist(), strict=True):
+        matches = [(gallery.samples[i], d) for i, d in zip(found, far, strict=True) if i >= 0]
+        rows.append(
+            visualise.RankedRow(
+                query=sample,
+                matches=[match for match, _ in matches],
+                distances=[distance for _, distance in matches],
+                right=[(m.domain, m.pid) == (sample.domain, sample.pid) for m, _ in matches],
+            )
+        )
+    visualise.ranked_strips(path, rows)

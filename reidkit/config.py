@@ -1,0 +1,273 @@
+"""A run's configuration: one complete file, frozen, every fault reported at once."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reidkit.registry import nearest
+from reidkit.types import CheckLevel, Metric
+
+
+class ConfigError(ValueError):
+    """Everything wrong with a configuration, a line each."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        head = f"{source}: {len(self.faults)} faults" if len(self.faults) > 1 else f"{source}"
+        super().__init__(
+            head + ": " + "\n  ".join(["", *self.faults] if len(faults) > 1 else faults)
+        )
+
+
+class Part(BaseModel):
+    """Frozen, and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+
+
+class BenchmarkConfig(Part):
+    """A benchmark by name, with its own folder and options; a bare name is enough."""
+
+    name: str
+    root: Path | None = None
+    check: CheckLevel = "strict"
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class BatchConfig(Part):
+    """identities x instances samples of `frames` frames."""
+
+    identities: int = Field(16, gt=0)
+    instances: int = Field(4, gt=0)
+    frames: int = Field(1, gt=0)
+    camera_balanced: bool = False
+
+
+class AugmentConfig(Part):
+    """Mirror with probability `flip`, shift by up to `pad` pixels, erase with chance `erasing`."""
+
+    flip: Fraction = 0.5
+    pad: int = Field(10, ge=0)
+    erasing: Fraction = 0.5
+
+
+class StageConfig(Part):
+    """Train at `size` until this fraction of the epochs is done."""
+
+    until: Annotated[float, Field(gt=0, lt=1)]
+    size: Size
+
+
+class DataConfig(Part):
+    """Which benchmarks, at which size, in which batches.
+
+    `root` is the folder that holds the benchmarks: REIDKIT_DATA, or `datasets`, where it is absent.
+    `stages` train at smaller sizes first; after the last one, and in evaluation, `size` holds.
+    """
+
+    train: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    test: tuple[BenchmarkConfig, ...] = ()
+    root: Path | None = None
+    size: Size = (256, 128)
+    stages: tuple[StageConfig, ...] = ()
+    batch: BatchConfig = BatchConfig()
+    augment: AugmentConfig = AugmentConfig()
+    workers: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> "DataConfig":
+        ends = [stage.until for stage in self.stages]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"stages end at {ends}; each must end later than the one before")
+        return self
+
+
+class OptimConfig(Part):
+    """The optimiser by name with its own `args`, the schedule, and how long."""
+
+    name: str = "adam"
+    lr: float = Field(3.5e-4, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    args: dict[str, Any] = {}
+    schedule: dict[str, Any] = {"name": "warmup_cosine"}
+    epochs: int = Field(120, gt=0)
+    backbone_rate: float = Field(1.0, ge=0)
+    decay_all: bool = False
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+    accumulate: int = Field(1, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class EvaluateConfig(Part):
+    """`every` how many epochs to score (0: only at the end), and what to print beside the model."""
+
+    every: int = Field(0, ge=0)
+    batch_size: int = Field(128, gt=0)
+    metric: Metric = "cosine"
+    untrained: bool = False
+    baselines: tuple[str, ...] = ()
+    pictures: int = Field(8, ge=0)
+
+
+class RunConfig(Part):
+    """All that decides a run."""
+
+    data: DataConfig
+    model: dict[str, Any]
+    losses: tuple[dict[str, Any], ...] = Field(min_length=1)
+    optim: OptimConfig = OptimConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    seed: int = 0
+    device: str = "auto"
+    log_interval: int = Field(20, gt=0)
+    tensorboard: bool = True
+    plugins: tuple[str, ...] = ()
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that reads back to the same."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's words: `on` is a key, not True; 5e-4 is a number; a key must not come twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands here twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float"))]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text; a ConfigError with the line where it is not YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # derived from SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{source}, line {mark.line + 1}" if mark else source
+        raise ConfigError(place, [f"not readable as YAML: {error.problem}"]) from error
+
+
+def override(tree: dict[str, Any], assignment: str) -> None:
+    """Set one dotted key of a tree of dicts and lists: `optim.lr=1e-4`, `losses.0.margin=0.2`."""
+    path, separator, text = assignment.partition("=")
+    if not separator or not path:
+        raise ConfigError(assignment, ["an override is key=value, such as optim.lr=1e-4"])
+    *parents, last = path.split(".")
+    place: Any = tree
+    for part in parents:
+        place = _descend(place, part, path)
+    if isinstance(place, list):
+        place[_position(place, last, path)] = parse_yaml(text, assignment)
+    elif isinstance(place, dict):
+        place[last] = parse_yaml(text, assignment)
+    else:
+        raise ConfigError(assignment, [f"{'.'.join(parents)} is a value, not a group of keys"])
+
+
+def _descend(place: Any, part: str, path: str) -> Any:
+    if isinstance(place, list):
+        return place[_position(place, part, path)]
+    if not isinstance(place, dict):
+        raise ConfigError(path, [f"nothing lies below {part!r}: what holds it is a value"])
+    return place.setdefault(part, {})
+
+
+def _position(place: list[Any], part: str, path: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise ConfigError(
+            path, [f"{part!r} is not a position in a list of {len(place)}: 0 is the first"]
+        )
+    return int(part)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read, override and validate a file; a ConfigError holds all faults of form together."""
+    path = Path(path)
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
+        raise ConfigError(str(path), [f"there is no such config file.{near}"])
+    tree = parse_yaml(path.read_text(), str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(str(path), ["a config is a mapping: data, model, losses, optim, ..."])
+    for assignment in overrides:
+        override(tree, assignment)
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: Mapping[str, Any], source: str = "config") -> RunConfig:
+    """Validate a tree of plain values."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(source, [_sentence(fault) for fault in error.errors()]) from error
+
+
+def _sentence(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(fault["loc"][:-1])
+        near = nearest(str(fault["loc"][-1]), known)
+        return f"unknown key {where!r}; known here: {', '.join(known)}.{near}"
+    if fault["type"] == "missing":
+        return f"{where!r} is missing"
+    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    return f"{where}{given}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _known_keys(path: Sequence[Any]) -> list[str]:
+    """The keys of the part that a fault's path leads to."""
+    part: Any = RunConfig
+    for step in path:
+        if isinstance(step, str):
+            part = part.model_fields[step].annotation
+        # A tuple of parts, or a part or None: the part is what we look for.
+        for inner in getattr(part, "__args__", ()):
+            if isinstance(inner, type) and issubclass(inner, Part):
+                part = inner
+    return list(part.model_fields)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two trees of plain values differ, as `key: old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

@@ -1,0 +1,26 @@
+"""Model and objective under one roof: the thing that DDP wraps."""
+
+from torch import Tensor, nn
+
+from reidkit.types import Batch
+
+
+class Task(nn.Module):
+    """Calls the model on a batch and the objective on what it returns.
+
+    Args:
+        model: (frames (B, T, C, H, W), mask (B, T)) -> ModelOutput.
+        objective: (ModelOutput, label (B,)) -> named terms, among them "loss", the scalar to
+            descend.
+    """
+
+    def __init__(self, model: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch, phase: str = "main") -> dict[str, Tensor]:
+        """The terms of the loss; `phase` is for methods that descend more than once a step."""
+        output = self.model(batch.frames, batch.mask)
+        terms: dict[str, Tensor] = self.objective(output, batch.label)
+        return terms

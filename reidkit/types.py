@@ -1,0 +1,275 @@
+"""The records and tuples that walk through the house; every room speaks in these."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+CheckLevel = Literal["strict", "warn", "off"]
+Metric = Literal["cosine", "euclidean"]
+Exclusion = Literal["same_camera", "same_view", "itself", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, tracklet or silhouette sequence, before any pixel is read.
+
+    `frames` are files in time order, `pid` the identity as the benchmark writes it (-1 where
+    unknown), `camid` is 0-based. `(domain, pid)` is unique over all benchmarks. Junk never leaves
+    the adapter.
+    """
+
+    frames: tuple[str, ...]
+    pid: int
+    camid: int = 0
+    view: str = ""
+    condition: str = ""
+    domain: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call this sample in a message: its first file, or its identity and camera."""
+        return self.frames[0] if self.frames else f"pid {self.pid}, camera {self.camid}"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalProtocol:
+    """What counts as an answer: decided by the benchmark, obeyed by evaluation."""
+
+    exclude: Exclusion
+    report: tuple[str, ...] = ("mAP", "mINP", "rank-1", "rank-5", "rank-10")
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Train, query, gallery and protocol together."""
+
+    name: str
+    train: tuple[Sample, ...]
+    query: tuple[Sample, ...]
+    gallery: tuple[Sample, ...]
+    protocol: EvalProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How pixels become a model's input: RGB resized to `size` (H, W), scaled to [0, 1], normalised
+    per channel."""
+
+    size: tuple[int, int] = (256, 128)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+class Batch(NamedTuple):
+    """What the loader hands to the loop: uint8 on the host, normalised float on the device."""
+
+    frames: Tensor  # (B, T, C, H, W)
+    mask: Tensor  # (B, T) bool; False is padding
+    label: Tensor  # (B,) int64 in [0, num_classes), -1 where there is none
+    camid: Tensor  # (B,) int64
+    domain: Tensor  # (B,) int64
+    # The name of tuple.index is given up on purpose: nobody searches a batch.
+    index: Tensor  # type: ignore[assignment]  # (B,) int64 position in the list of samples
+
+
+class ModelOutput(NamedTuple):
+    """What every model returns, in training and in evaluation."""
+
+    embedding: Tensor  # (B, P, D) before the neck: what metric losses see; P = 1 for a whole body
+    feature: Tensor  # (B, P, D) after the neck: what retrieval compares
+    logits: Tensor | None  # (B, P, num_classes) where the model has a classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Vectors with the samples they belong to, in the same order.
+
+    vectors (N, parts * D) float; `pids` and `camids` are read from the samples.
+    """
+
+    vectors: Tensor
+    samples: tuple[Sample, ...]
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2:
+            shape = tuple(self.vectors.shape)
+            raise ValueError(f"features need shape (N, D), one row a sample; got {shape}")
+        if len(self.vectors) != len(self.samples):
+            raise ValueError(
+                f"{len(self.vectors)} feature vectors but {len(self.samples)} samples; one of "
+                "each is expected"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def pids(self) -> Tensor:
+        """(N,) int64 identities as the benchmark writes them."""
+        return torch.tensor([sample.pid for sample in self.samples], dtype=torch.int64)
+
+    @property
+    def camids(self) -> Tensor:
+        """(N,) int64 cameras, 0-based."""
+        return torch.tensor([sample.camid for sample in self.samples], dtype=torch.int64)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        vectors: ArrayLike | Tensor,
+        pids: ArrayLike | Tensor,
+        camids: ArrayLike | Tensor | None = None,
+    ) -> "Features":
+        """Features from any toolkit's arrays: vectors (N, D) floating, pids (N,) and camids (N,)
+        integers."""
+        matrix = torch.as_tensor(vectors)
+        if not matrix.is_floating_point():
+            raise ValueError(
+                f"features must be floating point, got {matrix.dtype}; convert them on purpose"
+            )
+        identities = integers("pids", pids, len(matrix))
+        cameras = [0] * len(matrix) if camids is None else integers("camids", camids, len(matrix))
+        samples = tuple(Sample((), pid, cam) for pid, cam in zip(identities, cameras, strict=True))
+        return cls(matrix, samples)
+
+    def save(self, path: str | Path) -> None:
+        """Write an `.npz` with `vectors`, `pids`, `camids`, `paths` (first frame) and `parts`;
+        replaced atomically."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    vectors=self.vectors.detach().cpu().float().numpy(),
+                    pids=self.pids.numpy(),
+                    camids=self.camids.numpy(),
+                    paths=np.array(
+                        [s.frames[0] if s.frames else "" for s in self.samples], dtype=np.str_
+                    ),
+                    parts=np.int64(self.parts),
+                )
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def save_csv(self, path: str | Path) -> None:
+        """Write `path,pid,camid,v0,v1,...` for spreadsheets and other languages."""
+        with Path(path).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(
+                ["path", "pid", "camid", *(f"v{i}" for i in range(self.vectors.shape[1]))]
+            )
+            for sample, vector in zip(self.samples, self.vectors.tolist(), strict=True):
+                writer.writerow(
+                    [sample.frames[0] if sample.frames else "", sample.pid, sample.camid, *vector]
+                )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Features":
+        """Read what `save` wrote; `paths` and `camids` may be absent. Pickled objects are
+        refused."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no feature file {path}; `reidkit extract RUN SOURCE --out {path}` writes one"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, EOFError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is not a feature file (.npz of plain arrays): {error}"
+            ) from error
+        missing = {"vectors", "pids"} - arrays.keys()
+        if missing:
+            raise ValueError(
+                f"{path} has no {sorted(missing)}; a feature file holds vectors, pids, camids, "
+                "paths"
+            )
+        plain = cls.from_arrays(arrays["vectors"], arrays["pids"], arrays.get("camids"))
+        if "paths" not in arrays:
+            return plain
+        if len(arrays["paths"]) != len(plain):
+            raise ValueError(f"{path}: {len(arrays['paths'])} paths for {len(plain)} vectors")
+        samples = tuple(
+            Sample((str(name),) if name else (), sample.pid, sample.camid)
+            for name, sample in zip(arrays["paths"], plain.samples, strict=True)
+        )
+        return cls(plain.vectors, samples, int(arrays.get("parts", np.int64(1))))
+
+
+def integers(name: str, values: ArrayLike | Tensor, length: int) -> list[int]:
+    """The values as a list of `length` Python ints, or a ValueError that names them."""
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if array.shape != (length,):
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected ({length},): one for each vector"
+        )
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got {array.dtype}; map names to numbers first")
+    return [int(value) for value in array]
+
+
+class Hits(NamedTuple):
+    """The ranks of all right answers; every retrieval metric is a function of these."""
+
+    # (M,) int64, 1-based, ascending within a query: 1 + valid items closer (ties count against)
+    ranks: Tensor
+    offsets: Tensor  # (Q + 1,) int64; ranks[offsets[q]:offsets[q + 1]] belong to query q
+    candidates: Tensor  # (Q,) int64, gallery items left after the protocol's exclusions
+    tied: Tensor  # (Q,) bool, a wrong answer stands at exactly the distance of the first right one
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Mapping[str, float]):
+    """Named scores as fractions in [0, 1]; percent appears only when printing."""
+
+    values_by_name: Mapping[str, float]
+    skipped: int = 0
+    queries: int = 0
+    tied: int = 0
+    cmc: Tensor | None = None
+    interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+    def table(self, title: str = "") -> str:
+        """A few lines a person can read, in percent."""
+        names: Sequence[str] = list(self.values_by_name)
+        head = "  ".join(f"{name:>8}" for name in names)
+        row = "  ".join(f"{100 * self.values_by_name[name]:>7.2f}%" for name in names)
+        note = f"{self.queries} queries"
+        if self.skipped:
+            note += f", {self.skipped} without a right answer in the gallery: not counted"
+        if self.tied:
+            note += f", {self.tied} decided by a tie, counted against the model"
+        return "\n".join(line for line in (title, head, row, note) if line)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "scores": {name: float(value) for name, value in self.values_by_name.items()},
+            "queries": self.queries,
+            "skipped": self.skipped,
+            "tied": self.tied,
+            "interval": {name: list(pair) for name, pair in self.interval.items()},
+        }
