@@ -1,0 +1,49 @@
+"""Data: benchmarks read from disk, checked, sampled, augmented and brought to the device."""
+
+from reidkit.data import adapters, synthetic
+from reidkit.data.baselines import BASELINES
+from reidkit.data.benchmarks import (
+    BENCHMARKS,
+    READERS,
+    Finding,
+    default_root,
+    folder_samples,
+    load_benchmark,
+)
+from reidkit.data.check import Report, check_benchmark
+from reidkit.data.dataset import FrameDataset, Item, labels_of
+from reidkit.data.device import DeviceLoader
+from reidkit.data.frames import FrameSampling
+from reidkit.data.loader import collate, eval_loader, train_loader
+from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
+from reidkit.data.staged import StagedLoader
+from reidkit.data.transforms import Augment, Normalise, RandomErasing
+
+__all__ = [
+    "adapters",
+    "synthetic",
+    "BENCHMARKS",
+    "BASELINES",
+    "READERS",
+    "load_benchmark",
+    "default_root",
+    "folder_samples",
+    "check_benchmark",
+    "Report",
+    "Finding",
+    "FrameDataset",
+    "FrameSampling",
+    "Item",
+    "labels_of",
+    "IdentityBatches",
+    "RandomBatches",
+    "LengthBuckets",
+    "Augment",
+    "Normalise",
+    "RandomErasing",
+    "collate",
+    "train_loader",
+    "eval_loader",
+    "DeviceLoader",
+    "StagedLoader",
+]

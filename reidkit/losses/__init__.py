@@ -1,0 +1,24 @@
+"""Losses, and the objective that adds them up."""
+
+from reidkit.losses.center import CenterLoss
+from reidkit.losses.cross_entropy import CrossEntropyLoss
+from reidkit.losses.metric_learning import MetricLearning
+from reidkit.losses.objective import Objective, Term, build_objective, objective_faults
+from reidkit.losses.pairs import PairLoss
+from reidkit.losses.ranked_list import RankedListLoss
+from reidkit.losses.registries import LOSSES
+from reidkit.losses.triplet import TripletLoss
+
+__all__ = [
+    "LOSSES",
+    "CenterLoss",
+    "CrossEntropyLoss",
+    "MetricLearning",
+    "Objective",
+    "PairLoss",
+    "RankedListLoss",
+    "Term",
+    "TripletLoss",
+    "build_objective",
+    "objective_faults",
+]

@@ -1,0 +1,238 @@
+"""What training descends: weighted terms, each a loss that reads one of the model's outputs."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from reidkit.losses.pairs import full_precision, widen
+from reidkit.losses.registries import LOSSES
+from reidkit.types import ModelOutput
+
+Source = Literal["embedding", "feature", "logits"]
+
+
+@runtime_checkable
+class _OwnOptimizer(Protocol):
+    def own_optimizer(self) -> torch.optim.Optimizer: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One loss, what it reads and how much it counts.
+
+    `loss` is called with (B, D) or (B, K) and labels (B,). Several of them are one for each body
+    part; a single one is applied to every part in turn.
+    """
+
+    name: str
+    loss: nn.Module | Sequence[nn.Module]
+    on: Source = "embedding"
+    weight: float = 1.0
+
+
+class Objective(nn.Module):
+    """The weighted sum of its terms, each averaged over body parts.
+
+    A loss with an `own_optimizer()` keeps the term's weight away from its parameters: their
+    gradient is that of the unweighted loss. Terms of one name become `name`, `name_2`, ...
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("an objective needs at least one term")
+        self.sources: dict[str, Source] = {}
+        self.weights: dict[str, float] = {}
+        self.losses = nn.ModuleDict()
+        for term in terms:
+            if faults := _weight_faults(term.weight) + _source_faults(term.on):
+                raise ValueError(f"{term.name}: {'; '.join(faults)}")
+            if term.name == "loss":
+                raise ValueError("no term may be called 'loss': that is the sum")
+            name = _unused(term.name, self.losses)
+            losses = [term.loss] if isinstance(term.loss, nn.Module) else list(term.loss)
+            self.losses[name] = nn.ModuleList(losses)
+            self.sources[name] = term.on
+            self.weights[name] = float(term.weight)
+            for loss in losses:
+                if isinstance(loss, _OwnOptimizer):
+                    _keep_weight_away(loss, float(term.weight) / len(losses))
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
+        """Every term by its name, not weighted, and "loss", the weighted sum to descend; each ().
+
+        labels (B,) in [0, num_classes).
+        """
+        terms: dict[str, Tensor] = {}
+        with full_precision(output.embedding):
+            for name in self.losses:
+                terms[name] = self._value(name, output, labels)
+            weighted = [self.weights[name] * value for name, value in terms.items()]
+            return {**terms, "loss": torch.stack(weighted).sum()}
+
+    def _value(self, name: str, output: ModelOutput, labels: Tensor) -> Tensor:
+        source = self.sources[name]
+        read: Tensor | None = getattr(output, source)
+        if read is None:
+            raise ValueError(
+                f"loss term {name!r} reads logits, but the model has no classifier; "
+                "give it one or drop the term"
+            )
+        if read.ndim != 3 or not read.shape[1]:
+            raise ValueError(
+                f"loss term {name!r} reads {source} of shape (B, P, D), got {tuple(read.shape)}"
+            )
+        losses = self._losses(name)
+        parts = read.shape[1]
+        if len(losses) == 1 and (parts == 1 or not _remembers(losses[0])):
+            losses = losses * parts
+        if len(losses) != parts:
+            raise ValueError(
+                f"loss term {name!r} learns something of its own for {len(losses)} part(s), "
+                f"but the model gives {parts}; build the objective with parts={parts}"
+            )
+        vectors = widen(read)
+        return torch.stack(
+            [loss(vectors[:, part], labels) for part, loss in enumerate(losses)]
+        ).mean()
+
+    def _losses(self, name: str) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self.losses[name]))
+
+    def own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """New optimisers of the losses that bring their own, by term.
+
+        With several parts every part's loss has one: `term.0`, `term.1`, ...
+        """
+        found: dict[str, torch.optim.Optimizer] = {}
+        for name in self.losses:
+            losses = self._losses(name)
+            for part, loss in enumerate(losses):
+                if isinstance(loss, _OwnOptimizer):
+                    key = name if len(losses) == 1 else f"{name}.{part}"
+                    found[key] = loss.own_optimizer()
+        return found
+
+    def main_parameters(self) -> list[nn.Parameter]:
+        """Parameters of losses (proxies, class weights) that the model's optimiser has to move."""
+        separate = {
+            id(parameter)
+            for name in self.losses
+            for loss in self._losses(name)
+            if isinstance(loss, _OwnOptimizer)
+            for parameter in loss.parameters()
+        }
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in separate]
+
+
+def build_objective(
+    specs: Sequence[Mapping[str, Any]], *, num_classes: int, embedding_size: int, parts: int = 1
+) -> Objective:
+    """The objective of a config.
+
+    Each spec has `name`, if wanted `on` and `weight`, and the loss's own arguments.
+    embedding_size is D of one part. With several parts every part gets a loss of its own, so that
+    centres, proxies and memories of different parts do not mix. Raises ValueError with every fault.
+    """
+    if faults := objective_faults(specs):
+        raise ValueError("; ".join(faults))
+    terms = []
+    for spec in specs:
+        name, args = spec["name"], _arguments(spec)
+        losses = [
+            LOSSES.build(name, args, num_classes=num_classes, embedding_size=embedding_size)
+            for _ in range(parts)
+        ]
+        terms.append(
+            Term(name, losses, spec.get("on", _reads(name)[0]), float(spec.get("weight", 1.0)))
+        )
+    return Objective(terms)
+
+
+def objective_faults(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Everything wrong with the specs, a sentence each with its place ("losses.0: ...").
+
+    No model is needed.
+    """
+    if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
+        return ["losses: must be a list of {name: ..., weight: ...}"]
+    if not specs:
+        return ["losses: is empty; training needs at least one"]
+    return [
+        f"losses.{place}: {fault}"
+        for place, spec in enumerate(specs)
+        for fault in _spec_faults(spec)
+    ]
+
+
+def _spec_faults(spec: Any) -> list[str]:
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        return [f"needs a name, one of: {', '.join(LOSSES)}"]
+    name, args = spec["name"], _arguments(spec)
+    facts = {
+        "num_classes": 2,
+        "embedding_size": 8,
+    }  # stand-ins: enough to let a constructor judge its arguments
+    faults = LOSSES.faults(name, args, facts)
+    if name not in LOSSES:
+        return faults
+    if not faults:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                LOSSES.build(name, args, **facts)
+        except ValueError as error:
+            faults.append(f"loss {name!r}: {error}")
+    faults += _weight_faults(spec.get("weight", 1.0))
+    on = spec.get("on", _reads(name)[0])
+    if not (wrong := _source_faults(on)) and on not in _reads(name):
+        wrong = [f"on = {on!r}: {name} reads {' or '.join(_reads(name))}"]
+    return faults + wrong
+
+
+def _arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key not in ("name", "on", "weight")}
+
+
+def _reads(name: str) -> tuple[Source, ...]:
+    """What a loss can read, its usual source first; a loss that does not say reads anything."""
+    reads: tuple[Source, ...] = getattr(LOSSES[name], "reads", get_args(Source))
+    return reads
+
+
+def _weight_faults(weight: Any) -> list[str]:
+    try:
+        fits = not isinstance(weight, bool) and math.isfinite(float(weight)) and float(weight) >= 0
+    except (TypeError, ValueError):
+        fits = False
+    return [] if fits else [f"weight = {weight!r} must be a number >= 0"]
+
+
+def _source_faults(on: Any) -> list[str]:
+    options = get_args(Source)
+    return [] if on in options else [f"on = {on!r} must be one of: {', '.join(options)}"]
+
+
+def _unused(name: str, taken: nn.ModuleDict) -> str:
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique
+
+
+def _remembers(loss: nn.Module) -> bool:
+    """Whether a loss holds parameters or a memory, which parts must not share."""
+    return any(True for _ in loss.parameters()) or any(True for _ in loss.buffers())
+
+
+def _keep_weight_away(loss: _OwnOptimizer, weight: float) -> None:
+    if weight == 0:
+        return  # the gradient is 0 as it stands, and so the parameters rest
+    for parameter in loss.parameters():
+        parameter.register_hook(lambda gradient: gradient / weight)

@@ -1,0 +1,100 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reidkit.data.frames import FrameSampling, read_image, resize
+
+RNG = np.random.default_rng
+
+
+@given(
+    choice=st.sampled_from(["random", "evenly", "every"]),
+    count=st.integers(1, 40),
+    frames=st.integers(1, 60),
+    seed=st.integers(0, 5),
+)
+def test_chosen_frames_exist_ascend_and_are_as_many_as_promised(choice, count, frames, seed):
+    sampling = FrameSampling(choice, count)
+    chosen = sampling.choose(frames, RNG(seed))
+    assert len(chosen) == sampling.length(frames)
+    assert chosen == sorted(chosen)
+    assert all(0 <= place < frames for place in chosen)
+    if frames >= count or choice == "evenly":
+        assert len(set(chosen)) == len(chosen)
+
+
+def test_an_image_always_gives_its_frame():
+    for choice in ("random", "evenly", "every"):
+        assert FrameSampling(choice, 1).choose(1, RNG(0)) == [0]
+
+
+def test_evenly_takes_the_middle_of_equal_stretches():
+    assert FrameSampling("evenly", 3).choose(9, RNG(0)) == [1, 4, 7]
+    assert FrameSampling("evenly", 2).choose(10, RNG(0)) == [2, 7]
+    assert FrameSampling("evenly", 5).choose(3, RNG(0)) == [0, 1, 2]
+
+
+def test_random_of_a_short_tracklet_has_all_frames_and_repeats():
+    chosen = FrameSampling("random", 5).choose(3, RNG(0))
+    assert len(chosen) == 5
+    assert set(chosen) == {0, 1, 2}
+
+
+def test_random_reaches_every_frame_and_repeats_with_its_generator():
+    sampling = FrameSampling("random", 2)
+    assert sampling.choose(50, RNG(3)) == sampling.choose(50, RNG(3))
+    seen = {place for seed in range(60) for place in sampling.choose(6, RNG(seed))}
+    assert seen == set(range(6))
+
+
+def test_a_count_or_word_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        FrameSampling("random", 0)
+    with pytest.raises(ValueError, match="random, evenly or every"):
+        FrameSampling("stride", 2)  # type: ignore[arg-type]
+
+
+def test_grey_and_transparent_pictures_come_with_three_channels(tmp_path):
+    grey, clear = tmp_path / "grey.png", tmp_path / "clear.png"
+    cv2.imwrite(str(grey), np.full((5, 4), 77, np.uint8))
+    cv2.imwrite(str(clear), np.full((5, 4, 4), 88, np.uint8))
+    assert (read_image(str(grey)) == 77).all()
+    assert read_image(str(clear)).shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("content, words", [(b"", "is empty"), (b"text", "is no readable image")])
+def test_what_is_no_picture_is_named_with_the_way_out(tmp_path, content, words):
+    file = tmp_path / "bad.jpg"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"bad.jpg {words}.*reidkit data check"):
+        read_image(str(file))
+
+
+def test_a_jpeg_without_its_end_is_refused_and_one_with_a_tail_is_read(picture):
+    file = picture("a.jpg", size=(64, 32))
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"written behind the picture")
+    assert read_image(str(file)).shape == (64, 32, 3)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a\.jpg is cut short"):
+        read_image(str(file))
+
+
+def test_an_absent_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no image .*gone\.jpg"):
+        read_image(str(tmp_path / "gone.jpg"))
+    with pytest.raises(ValueError, match="cannot read"):
+        read_image(str(tmp_path))
+
+
+def test_shrinking_more_than_twice_averages_over_the_area():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert (resize(stripes, (16, 16)) == 100).all()
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    image = RNG(0).integers(0, 256, (12, 6, 3), dtype=np.uint8)
+    assert (resize(image, (12, 6)) == image).all()

@@ -1,0 +1,226 @@
+"""The objective: what is added up, over which output and parts, and who moves which parameter."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from reidkit.losses import (
+    CenterLoss,
+    CrossEntropyLoss,
+    Objective,
+    RankedListLoss,
+    Term,
+    TripletLoss,
+    build_objective,
+    objective_faults,
+)
+from reidkit.types import ModelOutput
+
+LABELS = torch.arange(4).repeat_interleave(3)
+
+
+def output(parts: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> ModelOutput:
+    generator = torch.Generator().manual_seed(seed)
+    embedding, feature, logits = (
+        torch.randn(12, parts, size, generator=generator).to(dtype).requires_grad_()
+        for size in (8, 8, 4)
+    )
+    return ModelOutput(embedding, feature, logits)
+
+
+def test_the_loss_is_the_weighted_sum_of_terms_that_are_returned_unweighted():
+    seen = output()
+    objective = Objective(
+        [
+            Term("cross_entropy", CrossEntropyLoss(), on="logits", weight=0.5),
+            Term("ranked_list", RankedListLoss(), on="embedding", weight=2.0),
+            Term("triplet", TripletLoss(), on="feature"),
+        ]
+    )
+    terms = objective(seen, LABELS)
+    assert list(terms) == ["cross_entropy", "ranked_list", "triplet", "loss"]
+    assert_close(terms["cross_entropy"], CrossEntropyLoss()(seen.logits[:, 0], LABELS))
+    assert_close(terms["ranked_list"], RankedListLoss()(seen.embedding[:, 0], LABELS))
+    assert_close(terms["triplet"], TripletLoss()(seen.feature[:, 0], LABELS))
+    total = 0.5 * terms["cross_entropy"] + 2 * terms["ranked_list"] + terms["triplet"]
+    assert_close(terms["loss"], total)
+    terms["loss"].backward()
+    assert all(tensor.grad.abs().max() > 0 for tensor in seen)
+
+
+def test_a_term_is_the_mean_over_parts():
+    seen = output(parts=3)
+    terms = build_objective(
+        [{"name": "cross_entropy"}, {"name": "ranked_list"}],
+        num_classes=4,
+        embedding_size=8,
+        parts=3,
+    )(seen, LABELS)
+    by_part = [RankedListLoss()(seen.embedding[:, part], LABELS) for part in range(3)]
+    assert_close(terms["ranked_list"], torch.stack(by_part).mean())
+    by_part = [CrossEntropyLoss()(seen.logits[:, part], LABELS) for part in range(3)]
+    assert_close(terms["cross_entropy"], torch.stack(by_part).mean())
+
+
+def test_a_loss_without_anything_of_its_own_serves_any_number_of_parts():
+    objective = Objective([Term("ranked_list", RankedListLoss())])
+    assert objective(output(parts=3), LABELS)["loss"] > 0
+
+
+def test_parts_do_not_share_centres():
+    objective = build_objective([{"name": "center"}], num_classes=4, embedding_size=8, parts=3)
+    assert objective(output(parts=3), LABELS)["center"] > 0
+    assert sorted(objective.own_optimizers()) == ["center.0", "center.1", "center.2"]
+    shared = build_objective([{"name": "center"}], num_classes=4, embedding_size=8)
+    with pytest.raises(ValueError, match=r"'center' learns .* build the objective with parts=3"):
+        shared(output(parts=3), LABELS)
+
+
+def test_equal_names_are_numbered():
+    specs = [
+        {"name": "triplet"},
+        {"name": "triplet", "on": "feature"},
+        {"name": "triplet", "weight": 0},
+    ]
+    terms = build_objective(specs, num_classes=4, embedding_size=8)(output(), LABELS)
+    assert list(terms) == ["triplet", "triplet_2", "triplet_3", "loss"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weight", [5e-4, 3.0])
+def test_the_weight_of_the_centre_term_slows_the_network_and_not_the_centres(weight, parts):
+    torch.manual_seed(0)
+    objective = build_objective(
+        [{"name": "center", "weight": weight}], num_classes=4, embedding_size=8, parts=parts
+    )
+    alone = copy.deepcopy([*objective.losses["center"]])
+    seen = output(parts=parts)
+    objective(seen, LABELS)["loss"].backward()
+    for part, (moved, plain) in enumerate(zip(objective.losses["center"], alone, strict=True)):
+        rows = seen.embedding[:, part].detach().requires_grad_()
+        plain(rows, LABELS).backward()
+        assert_close(moved.centres.grad, plain.centres.grad)
+        assert_close(seen.embedding.grad[:, part], weight / parts * rows.grad)
+
+
+def test_the_centres_rest_when_their_term_has_no_weight():
+    objective = build_objective([{"name": "center", "weight": 0}], num_classes=4, embedding_size=8)
+    before = objective.losses["center"][0].centres.detach().clone()
+    (optimizer,) = objective.own_optimizers().values()
+    objective(output(), LABELS)["loss"].backward()
+    optimizer.step()
+    assert_close(objective.losses["center"][0].centres.detach(), before, atol=0, rtol=0)
+
+
+def test_every_parameter_has_exactly_one_optimiser():
+    specs = [
+        {"name": "center"},
+        {"name": "metric_learning", "loss": "ProxyAnchorLoss"},
+        {"name": "cross_entropy"},
+    ]
+    objective = build_objective(specs, num_classes=4, embedding_size=8)
+    (optimizer,) = objective.own_optimizers().values()
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    main = {id(p) for p in objective.main_parameters()}
+    assert not own & main
+    assert own | main == {id(p) for p in objective.parameters()}
+    assert len(own) == len(main) == 1
+
+
+def test_a_term_that_reads_logits_says_when_there_are_none():
+    objective = build_objective([{"name": "cross_entropy"}], num_classes=4, embedding_size=8)
+    with pytest.raises(
+        ValueError, match="'cross_entropy' reads logits, but the model has no classif"
+    ):
+        objective(output()._replace(logits=None), LABELS)
+
+
+def test_an_output_without_parts_is_named():
+    objective = build_objective([{"name": "triplet"}], num_classes=4, embedding_size=8)
+    with pytest.raises(ValueError, match=r"embedding of shape \(B, P, D\), got \(12, 8\)"):
+        objective(output()._replace(embedding=torch.zeros(12, 8)), LABELS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_adds_up_in_float32_under_autocast(dtype):
+    objective = build_objective(
+        [{"name": "cross_entropy"}, {"name": "ranked_list"}], num_classes=4, embedding_size=8
+    )
+    seen = output(dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = objective(seen, LABELS)
+    wide = ModelOutput(*(tensor.detach().float() for tensor in seen))
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    assert_close(terms, objective(wide, LABELS))
+
+
+def test_its_state_can_be_saved_and_loaded():
+    specs = [{"name": "center"}, {"name": "metric_learning", "loss": "CosFaceLoss"}]
+    first = build_objective(specs, num_classes=4, embedding_size=8)
+    second = build_objective(specs, num_classes=4, embedding_size=8)
+    second.load_state_dict(first.state_dict())
+    assert_close(second(output(), LABELS), first(output(), LABELS), atol=0, rtol=0)
+
+
+def test_checking_names_every_fault_with_its_place():
+    faults = objective_faults(
+        [
+            {"name": "ranked_lst"},
+            {"name": "ranked_list", "margin": -1, "weight": "much"},
+            {"name": "cross_entropy", "on": "embedding"},
+            {"name": "triplet", "on": "logit", "mrgin": 3},
+            {"name": "metric_learning", "loss": "SupConLos"},
+            {"weight": 1},
+            {"name": "center", "num_classes": 3},
+            {"name": "triplet", "weight": -1},
+        ]
+    )
+    words = [
+        ("losses.0", "Did you mean 'ranked_list'"),
+        ("losses.1", "margin must be a number >= 0"),
+        ("losses.1", "weight = 'much'"),
+        ("losses.2", "cross_entropy reads logits"),
+        ("losses.3", "unknown key 'mrgin'"),
+        ("losses.3", "on = 'logit' must be one of"),
+        ("losses.4", "Did you mean 'SupConLoss'"),
+        ("losses.5", "needs a name"),
+        ("losses.6", "set by reidkit at run time"),
+        ("losses.7", "weight = -1"),
+    ]
+    assert len(faults) == len(words)
+    for fault, (place, word) in zip(faults, words, strict=True):
+        assert fault.startswith(f"{place}: ")
+        assert word in fault
+
+
+def test_checking_leaves_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    specs = [{"name": "center"}, {"name": "metric_learning", "loss": "ProxyAnchorLoss"}]
+    assert objective_faults(specs) == []
+    assert_close(torch.rand(2), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("specs, word", [([], "is empty"), ({"name": "triplet"}, "must be a list")])
+def test_specs_that_are_no_list_are_named(specs, word):
+    assert word in objective_faults(specs)[0]
+    with pytest.raises(ValueError, match=word):
+        build_objective(specs, num_classes=4, embedding_size=8)
+
+
+@pytest.mark.parametrize(
+    "terms, words",
+    [
+        ([], "at least one term"),
+        ([Term("loss", nn.Identity())], "that is the sum"),
+        ([Term("x", CenterLoss(1, 1), weight=float("nan"))], "x: weight = nan"),
+        ([Term("x", nn.Identity(), on="pixels")], "x: on = 'pixels'"),
+    ],
+)
+def test_terms_that_cannot_be_are_named(terms, words):
+    with pytest.raises(ValueError, match=words):
+        Objective(terms)
