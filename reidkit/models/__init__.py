@@ -1,0 +1,51 @@
+"""Models: backbones, pooling over space and time, necks, and what is saved of them."""
+
+from reidkit.models.backbones import OSNet, ResNet, TimmBackbone
+from reidkit.models.base import EmbeddingModel
+from reidkit.models.build import build_model, model_faults
+from reidkit.models.necks import BNNeck, IdentityNeck, LinearReduction
+from reidkit.models.pooling import AveragePool, GeMPool, MaxPool, PartPool
+from reidkit.models.pretrained import WeightsUnavailable
+from reidkit.models.registries import (
+    BACKBONES,
+    MODELS,
+    NECKS,
+    REDUCTIONS,
+    REGISTRIES,
+    SPATIAL,
+    TEMPORAL,
+)
+from reidkit.models.reid import ReIDModel
+from reidkit.models.temporal import SetPooling
+from reidkit.models.weights import ModelCard, WeightsMismatch, load_model, read_card, save_model
+
+__all__ = [
+    "EmbeddingModel",
+    "ReIDModel",
+    "ResNet",
+    "OSNet",
+    "TimmBackbone",
+    "AveragePool",
+    "MaxPool",
+    "GeMPool",
+    "PartPool",
+    "SetPooling",
+    "LinearReduction",
+    "BNNeck",
+    "IdentityNeck",
+    "build_model",
+    "model_faults",
+    "save_model",
+    "load_model",
+    "read_card",
+    "ModelCard",
+    "WeightsUnavailable",
+    "WeightsMismatch",
+    "BACKBONES",
+    "SPATIAL",
+    "TEMPORAL",
+    "REDUCTIONS",
+    "NECKS",
+    "MODELS",
+    "REGISTRIES",
+]

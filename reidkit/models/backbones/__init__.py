@@ -1,0 +1,7 @@
+"""Backbones: (N, 3, H, W) -> (N, C, h, w), with `out_channels` = C."""
+
+from reidkit.models.backbones.osnet import OSNet
+from reidkit.models.backbones.resnet import ResNet
+from reidkit.models.backbones.timm_backbone import TimmBackbone
+
+__all__ = ["OSNet", "ResNet", "TimmBackbone"]
