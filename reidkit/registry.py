@@ -131,7 +131,8 @@ class Registry(Generic[T]):
     def build(self, name: str, args: Mapping[str, Any] | None = None, **facts: Any) -> T:
         """The component, from arguments validated and coerced by its own signature.
 
-        Raises UnknownName, and ValueError with every fault when the arguments do not fit; `args` is never changed.
+        Raises UnknownName, and ValueError with every fault when the arguments do not fit; `args`
+        is never changed.
         """
         constructor = self[name]
         args = dict(args or {})

@@ -1,7 +1,7 @@
 """The records and tuples that walk through the house; every room speaks in these."""
 
 import csv
-import os
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from reidkit.files import replacing
 
 CheckLevel = Literal["strict", "warn", "off"]
 Metric = Literal["cosine", "euclidean"]
@@ -143,38 +145,32 @@ class Features:
         return cls(matrix, samples)
 
     def save(self, path: str | Path) -> None:
-        """Write an `.npz` with `vectors`, `pids`, `camids`, `paths` (first frame) and `parts`;
-        replaced atomically."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    vectors=self.vectors.detach().cpu().float().numpy(),
-                    pids=self.pids.numpy(),
-                    camids=self.camids.numpy(),
-                    paths=np.array(
-                        [s.frames[0] if s.frames else "" for s in self.samples], dtype=np.str_
-                    ),
-                    parts=np.int64(self.parts),
-                )
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write an `.npz` with `vectors`, `pids`, `camids`, `paths` (first frame) and `parts`.
+
+        Replaced atomically.
+        """
+        with replacing(Path(path)) as file:
+            np.savez(
+                file,
+                vectors=self.vectors.detach().cpu().float().numpy(),
+                pids=self.pids.numpy(),
+                camids=self.camids.numpy(),
+                paths=np.array([s.frames[0] if s.frames else "" for s in self.samples], np.str_),
+                parts=np.int64(self.parts),
+            )
 
     def save_csv(self, path: str | Path) -> None:
-        """Write `path,pid,camid,v0,v1,...` for spreadsheets and other languages."""
-        with Path(path).open("w", newline="") as file:
+        """Write `path,pid,camid,v0,v1,...` for spreadsheets and other languages; atomically."""
+        with replacing(Path(path)) as binary:
+            file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
             writer = csv.writer(file)
-            writer.writerow(
-                ["path", "pid", "camid", *(f"v{i}" for i in range(self.vectors.shape[1]))]
-            )
+            names = [f"v{i}" for i in range(self.vectors.shape[1])]
+            writer.writerow(["path", "pid", "camid", *names])
             for sample, vector in zip(self.samples, self.vectors.tolist(), strict=True):
-                writer.writerow(
-                    [sample.frames[0] if sample.frames else "", sample.pid, sample.camid, *vector]
-                )
+                first = sample.frames[0] if sample.frames else ""
+                writer.writerow([first, sample.pid, sample.camid, *vector])
+            file.flush()
+            file.detach()
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":

@@ -14,7 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def clustered():
     """Make (embeddings (N, D) float64, labels (N,)): identities as noisy clusters, with a seed."""
 
-    def make(identities: int, instances: int, dim: int, seed: int = 0, noise: float = 0.6) -> tuple[Tensor, Tensor]:
+    def make(
+        identities: int, instances: int, dim: int, seed: int = 0, noise: float = 0.6
+    ) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed)
         centres = torch.randn(identities, dim, generator=generator, dtype=torch.float64)
         spread = torch.randn(identities * instances, dim, generator=generator, dtype=torch.float64)

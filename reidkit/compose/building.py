@@ -90,7 +90,10 @@ def build_state(config: RunConfig, num_classes: int, device: torch.device) -> Tr
         config.model, num_classes=num_classes, size=config.data.size, preprocessing=preprocessing
     ).to(device)
     objective = losses.build_objective(
-        config.losses, num_classes=num_classes, embedding_size=model.embedding_size // model.parts
+        config.losses,
+        num_classes=num_classes,
+        embedding_size=model.embedding_size // model.parts,
+        parts=model.parts,
     ).to(device)
     optim = config.optim
     groups = engine.parameter_groups(

@@ -13,6 +13,7 @@ from reidkit import data, engine, evaluation, models, visualise
 from reidkit.compose.building import choose_device, fingerprint, load_benchmarks
 from reidkit.config import RunConfig, load_config
 from reidkit.engine import Console
+from reidkit.files import write_atomically
 from reidkit.types import EvalProtocol, Features, Preprocessing, Sample, Scores
 
 QUIET = Console(quiet=True)
@@ -65,7 +66,7 @@ def extract_to(
     workers: int = 0,
     console: Console = QUIET,
 ) -> Features:
-    """Extract into a feature file, chunk by chunk: an interrupted call goes on where it stopped.
+    """Extract into a feature file, .npz or .csv; an interrupted call goes on where it stopped.
 
     The chunks wait in `OUT.partial` until all are there; those of another model or of other samples
     are not used.
@@ -78,7 +79,7 @@ def extract_to(
     if plan.is_file() and json.loads(plan.read_text()) != mark:
         console.say(f"{partial} is of another model or source: starting anew")
         shutil.rmtree(partial)
-    engine.write_atomically(plan, json.dumps(mark).encode())
+    write_atomically(plan, json.dumps(mark).encode())
     pieces = []
     for start in range(0, len(samples), CHUNK):
         piece, part = partial / f"{start:09d}.npz", samples[start : start + CHUNK]
@@ -91,7 +92,10 @@ def extract_to(
         pieces.append(Features.load(piece))
     vectors = torch.cat([piece.vectors for piece in pieces])
     features = Features(vectors, tuple(samples), pieces[0].parts)
-    features.save(out)
+    if out.suffix == ".csv":
+        features.save_csv(out)
+    else:
+        features.save(out)
     shutil.rmtree(partial)
     return features
 
@@ -109,7 +113,8 @@ def find_samples(source: str, root: Path | None = None) -> Sequence[Sample]:
     if path.is_dir():
         return data.folder_samples(path)
     if path.suffix in (".csv", ".parquet"):
-        own = data.load_benchmark("manifest", path)
+        # Its splits need not suit an evaluation here: every readable line is wanted.
+        own = data.load_benchmark("manifest", path, "warn")
         return list(dict.fromkeys((*own.train, *own.query, *own.gallery)))
     if path.is_file():
         return [Sample((str(path),), -1)]

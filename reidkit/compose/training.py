@@ -21,7 +21,8 @@ from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
 from reidkit.engine import Console, Interrupted, TrainState
-from reidkit.types import Benchmark, Features, Scores
+from reidkit.files import write_atomically
+from reidkit.types import Benchmark, Features, Sample, Scores
 
 
 def train(
@@ -153,8 +154,8 @@ def _open_run(config: RunConfig, out: Path, info: Mapping[str, Any], *, resume: 
         raise FileExistsError(
             f"{out} already holds a run: --resume goes on with it, --out names another"
         )
-    engine.write_atomically(plan, config.to_yaml().encode())
-    engine.write_atomically(facts, json.dumps(dict(info), indent=2).encode())
+    write_atomically(plan, config.to_yaml().encode())
+    write_atomically(facts, json.dumps(dict(info), indent=2).encode())
 
 
 def _tell(log: engine.RunLog, state: TrainState, report: engine.StepReport, update: Any) -> None:
@@ -183,10 +184,17 @@ def _yardsticks(
 def _score(
     model: nn.Module, test: Benchmark, config: RunConfig, console: Console
 ) -> tuple[Scores, Features, Features]:
-    settings = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
-    query = extract(model, test.query, console=console, **settings)
-    same = test.gallery == test.query
-    gallery = query if same else extract(model, test.gallery, console=console, **settings)
+    def features(samples: Sequence[Sample]) -> Features:
+        return extract(
+            model,
+            samples,
+            batch_size=config.evaluate.batch_size,
+            workers=config.data.workers,
+            console=console,
+        )
+
+    query = features(test.query)
+    gallery = query if test.gallery == test.query else features(test.gallery)
     scores = evaluation.evaluate(query, gallery, test.protocol, metric=config.evaluate.metric)
     return scores, query, gallery
 
@@ -223,11 +231,13 @@ def _finish(
             picture = out / ("ranked.png" if position == 0 else f"ranked-{test.name}.png")
             draw_ranked(picture, query, gallery, test.protocol, config.evaluate.pictures)
             console.say(f"ranked lists: {picture}")
-    engine.write_atomically(out / "scores.json", json.dumps(report, indent=2).encode())
+    write_atomically(out / "scores.json", json.dumps(report, indent=2).encode())
     visualise.curves(out / "log.jsonl", out / "curves.png")
+    model = state.best_model
+    assert isinstance(model, models.EmbeddingModel)
     models.save_model(
         out,
-        state.best_model,
+        model,
         config.model,
         num_classes=info["identities"],
         info={**info, "scores": {name: dict(values) for name, values in scores.items()}},

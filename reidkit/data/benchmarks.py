@@ -129,6 +129,7 @@ def read_benchmark(name: str, root: str | Path, args: Mapping[str, Any] | None =
     """
     import reidkit.data  # noqa: F401  (as above)
 
+    _ = BENCHMARKS[name]  # an unknown name is the caller's fault, not a finding
     faults = BENCHMARKS.faults(name, args or {}, ["root", "check"])
     if faults:
         raise ValueError("; ".join(faults))

@@ -1,6 +1,6 @@
 """The training loop and what it holds; knows neither data sets nor networks nor losses."""
 
-from reidkit.engine.checkpoint import load_state, save_state, write_atomically
+from reidkit.engine.checkpoint import load_state, save_state
 from reidkit.engine.console import Console
 from reidkit.engine.ema import WeightAverage
 from reidkit.engine.extract import extract
@@ -28,7 +28,6 @@ __all__ = [
     "extract",
     "save_state",
     "load_state",
-    "write_atomically",
     "Console",
     "RunLog",
     "stop_on_signal",

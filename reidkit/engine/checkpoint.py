@@ -1,7 +1,6 @@
-"""Files that are whole or not there: written beside, synced, renamed."""
+"""The training state on disk: replaced atomically, read without running code."""
 
 import io
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,30 +8,7 @@ from typing import Any
 
 import torch
 
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content` in one move; on any failure the old file stays and nothing else
-    is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror} while writing {path}; what was there before is kept"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself must reach the disk, too.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+from reidkit.files import write_atomically
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from reidkit.engine.checkpoint import write_atomically
 from reidkit.engine.loop import StepReport
 from reidkit.engine.state import TrainState
+from reidkit.files import write_atomically
 
 
 class RunLog:

@@ -1,17 +1,17 @@
 """A trained model on disk: weights in `model.safetensors`, how to use them in `model.json`."""
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from reidkit.files import write_atomically
 from reidkit.models.base import EmbeddingModel
 from reidkit.models.build import COMPONENTS, Spec, build_model
 from reidkit.models.registries import MODELS
@@ -74,22 +74,9 @@ def save_model(
     state = {
         key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / WEIGHTS_FILE, lambda path: save_file(state, path, {"format": "pt"}))
-    replace(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / WEIGHTS_FILE, save(state, {"format": "pt"}))
+    write_atomically(folder / CARD_FILE, text.encode())
     return folder
-
-
-def replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, flush to the disk, and put it in place in one step."""
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidkit.engine import load_state, save_state, write_atomically
+from reidkit.engine import load_state, save_state
+from reidkit.files import write_atomically
 
 
 def test_a_state_reads_back_as_it_was(tmp_path):

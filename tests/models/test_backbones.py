@@ -18,6 +18,7 @@ SMALL = {
 }
 VARIANTS = [
     *SMALL.items(),
+    ("resnet", {"depth": 10, "width": 0.125, "pretrained": False}),
     ("resnet", {"depth": 50, "width": 0.125, "ibn": "a", "pretrained": False}),
     ("resnet", {"depth": 18, "width": 0.125, "ibn": "b", "pretrained": False}),
     ("resnet", {"depth": 34, "width": 0.125, "zero_init": True, "pretrained": False}),
@@ -188,7 +189,8 @@ def test_an_omni_scale_block_sees_9x9_cells_and_no_more():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"depth": 19}, "depth 19: known are 18, 34, 50"),
+        ({"depth": 19}, "depth 19: known are 10, 18, 34, 50"),
+        ({"depth": 10, "pretrained": True}, "depth 10 has no ImageNet weights"),
         ({"depth": 18, "width": 0.5, "pretrained": True}, "has no ImageNet weights"),
         ({"depth": 18, "width": -1.0, "pretrained": False}, "width -1.0"),
         ({"depth": 18, "zero_init": True, "pretrained": True}, "zero_init is for training from"),

@@ -1,4 +1,4 @@
-"""ResNet-18/34/50 for re-identification: torchvision's blocks, last stride, IBN."""
+"""ResNet-10/18/34/50 for re-identification: torchvision's blocks, last stride, IBN."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from reidkit.models.backbones.ibn import Ibn, IbnBasicBlock, IbnBottleneck
 from reidkit.models.pretrained import WeightsUnavailable, state_from_url
 from reidkit.models.registries import BACKBONES, refuse
 
-LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 # ImageNet weights version 1: the ones the re-identification papers started from.
 PLAIN_WEIGHTS = {
@@ -33,7 +33,8 @@ class ResNet(nn.Module):
     """Feature map (N, C, h, w) of a ResNet (He et al., CVPR 2016), with torchvision's state keys.
 
     Args:
-        depth: 18 or 34 (basic blocks, C = 512 * width), 50 (bottlenecks, C = 2048 * width).
+        depth: 10, 18 or 34 (basic blocks, C = 512 * width), 50 (bottlenecks, C = 2048 * width);
+            10 has one block a stage, suits a CPU, and has no published weights.
         last_stride: stride of the last stage; 1 keeps twice the cells each way (Bag of Tricks).
         ibn: IBN-Net's "a" (instance norm on half of the channels of each block's first norm,
             stages 1-3) or "b" (instance norm for the stem and after the addition of the last
@@ -50,7 +51,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        depth: Literal[18, 34, 50] = 50,
+        depth: Literal[10, 18, 34, 50] = 50,
         last_stride: Literal[1, 2] = 1,
         ibn: Ibn | None = None,
         width: float = 1.0,
@@ -88,6 +89,8 @@ class ResNet(nn.Module):
             found.append(f"depth {depth}: known are {', '.join(map(str, LAYERS))}")
         if not 0.0625 <= width <= 4:
             found.append(f"width {width}: expected a factor between 0.0625 and 4")
+        if pretrained and depth == 10:
+            found.append("depth 10 has no ImageNet weights; set `pretrained: false`")
         if pretrained and width != 1.0:
             found.append(
                 f"width {width} has no ImageNet weights; set `pretrained: false` or width 1"

@@ -1,0 +1,82 @@
+"""Features without learning: what a trained model has to beat."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reidkit.types import Features, Sample
+
+
+def raw_pixels(samples: Sequence[Sample], size: tuple[int, int] = (32, 16)) -> Features:
+    """The pictures themselves, small: L2-normalised vectors (N, 3 * H * W) of the first frames.
+
+    Each channel loses its mean and takes unit spread first, which undoes a camera's brightness and
+    colour cast.
+    """
+
+    def describe(image: NDArray) -> NDArray:
+        small = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+        pixels = small.astype(np.float32)
+        pixels -= pixels.mean(axis=(0, 1))
+        pixels /= pixels.std(axis=(0, 1)) + 1.0
+        return pixels.ravel()
+
+    return _features(samples, describe)
+
+
+def colour_histogram(samples: Sequence[Sample], stripes: int = 6, bins: int = 8) -> Features:
+    """Lab histograms of horizontal stripes, (N, stripes * (bins² + bins)): a and b jointly, then L.
+
+    Stripes as in Gray and Tao, ECCV 2008. To be a fair opponent it undoes the camera's colour cast
+    and contrast first, counts pixels near the vertical middle most, because the person is there,
+    and takes roots of the counts, so that the inner product is the Bhattacharyya coefficient.
+    """
+    tall, wide = 12 * stripes, 32
+    weight = np.exp(-0.5 * ((np.arange(wide) + 0.5 - wide / 2) / (wide / 10)) ** 2)
+    weights = np.tile(weight, tall // stripes)
+
+    def describe(image: NDArray) -> NDArray:
+        small = cv2.resize(image, (wide, tall), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = (small - small.mean(axis=(0, 1))) / (small.std(axis=(0, 1)) + 1) * 0.19 + 0.46
+        lightness, a, b = cv2.split(cv2.cvtColor(np.clip(small, 0, 1), cv2.COLOR_RGB2LAB))
+        colour = _bin(a / 160 + 0.5, bins) * bins + _bin(b / 160 + 0.5, bins)
+        light = _bin(lightness / 100, bins)
+        counts = [
+            np.bincount(part.ravel(), weights, size)
+            for cells, size in ((colour, bins * bins), (light, bins))
+            for part in np.split(cells, stripes)
+        ]
+        return np.sqrt(np.concatenate(counts))
+
+    return _features(samples, describe)
+
+
+def _bin(values: NDArray, bins: int) -> NDArray[np.intp]:
+    """Bin numbers of values in [0, 1]."""
+    return np.clip(values * bins, 0, bins - 1).astype(np.intp)
+
+
+def _features(samples: Sequence[Sample], describe: Callable[[NDArray], NDArray]) -> Features:
+    """`describe` of each sample's first frame in RGB, at unit length.
+
+    Raises ValueError for an unreadable file and for no samples.
+    """
+    rows = []
+    for sample in samples:
+        image = cv2.imread(sample.frames[0], cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{sample.name} is missing or no readable image; remove or replace it")
+        row = describe(image[:, :, ::-1])
+        rows.append(row / (np.linalg.norm(row) + 1e-12))
+    if not rows:
+        raise ValueError("no samples to describe; a baseline needs at least one")
+    return Features(torch.from_numpy(np.stack(rows).astype(np.float32)), tuple(samples))
+
+
+BASELINES: Mapping[str, Callable[[Sequence[Sample]], Features]] = MappingProxyType(
+    {"pixels": raw_pixels, "colour_histogram": colour_histogram}
+)

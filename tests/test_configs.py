@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from reidkit import compose
+from reidkit.config import ConfigError, load_config
+
+CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/**/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_in_the_repository_is_valid(path):
+    compose.check(load_config(path))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_says_the_command_that_runs_it(path):
+    assert f"# reidkit train configs/{path.parent.name}/{path.name}" in path.read_text()
+
+
+def test_faults_of_all_components_are_reported_together():
+    path = next(path for path in CONFIGS if path.stem == "quickstart")
+    wrong = [
+        "model.backbone.name=resnett",
+        "model.neck.nmae=1",
+        "losses.0.smothing=0.1",
+        "optim.name=adamww",
+        "optim.schedule.warmup=3",
+        "data.train=[market15O1]",
+        "evaluate.baselines=[guess]",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        compose.check(load_config(path, wrong))
+    text = str(caught.value)
+    assert len(caught.value.faults) >= len(wrong)
+    for words in (
+        "Did you mean 'resnet'",
+        "'nmae'",
+        "Did you mean 'smoothing'",
+        "Did you mean 'adamw'",
+        "warmup = 3",
+        "Did you mean 'market1501'",
+        "unknown baseline 'guess'",
+    ):
+        assert words in text, words

@@ -1,0 +1,349 @@
+"""The command line as a person uses it, on a tiny synthetic world."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from reidkit import cli
+from reidkit.types import Features
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ROOT / "configs" / "smoke"
+RANKED_LIST = SMOKE / "resnet_ranked_list.yaml"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder for the benchmarks, so that the tiny world is rendered once."""
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, world):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*words):
+        monkeypatch.setenv("REIDKIT_DATA", str(world))
+        monkeypatch.setattr(sys, "argv", ["reidkit", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(world, tmp_path_factory):
+    """The run folder of the first smoke config, trained as a person would."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    command = [sys.executable, "tools/train.py", str(RANKED_LIST), "--out", str(out), "--json"]
+    environment = {**os.environ, "REIDKIT_DATA": str(world)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+def test_a_run_folder_holds_what_is_promised(trained):
+    out, printed = trained
+    names = {"config.yaml", "log.jsonl", "scores.json", "state.pt", "model.safetensors"}
+    names |= {"model.json", "ranked.png", "curves.png", "data.json"}
+    assert names <= {path.name for path in out.iterdir()}
+    scores = json.loads((out / "scores.json").read_text())["synthetic"]
+    assert set(scores) == {"pixels", "colour_histogram", "untrained", "trained"}
+    assert printed["benchmarks"]["synthetic"]["scores"] == scores["trained"]["scores"]
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    train = [record for record in records if record["kind"] == "train"]
+    assert {"epoch", "iteration", "loss", "terms", "lr", "data_seconds", "step_seconds"} <= set(
+        train[0]
+    )
+    assert {"cross_entropy", "ranked_list", "center"} <= set(train[0]["terms"])
+    assert records[-1]["kind"] == "evaluation"
+    card = json.loads((out / "model.json").read_text())
+    assert card["preprocessing"]["size"] == [64, 32]
+
+
+@pytest.mark.parametrize("name", ["osnet_parts", "timm_triplet"])
+def test_every_other_smoke_config_trains_and_evaluates(call, tmp_path, name):
+    code, out, error = call("train", SMOKE / f"{name}.yaml", "--out", tmp_path / "run")
+    assert code == 0, error
+    assert "trained" in out
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_no_smoke_config_is_forgotten():
+    assert {path.stem for path in SMOKE.glob("*.yaml")} == {
+        "resnet_ranked_list",
+        "osnet_parts",
+        "timm_triplet",
+    }
+
+
+def test_evaluate_repeats_the_scores_of_the_run(call, trained, tmp_path):
+    run, printed = trained
+    code, out, error = call("evaluate", run, "--json", "--picture", tmp_path / "ranked.png")
+    assert code == 0, error
+    assert json.loads(out)["synthetic"]["scores"] == pytest.approx(
+        printed["benchmarks"]["synthetic"]["scores"]
+    )
+    assert (tmp_path / "ranked.png").stat().st_size > 10_000
+
+
+def test_extract_then_evaluate_the_files_gives_the_same_scores(call, trained, world, tmp_path):
+    run, printed = trained
+    (market,) = world.glob("synthetic-*")
+    for split in ("query", "gallery"):
+        # The tiny world has not the real counts: the benchmark's own name would refuse it.
+        source = tmp_path / f"{split}.csv"
+        lines = ["path,pid,camid,split"]
+        folder = market / ("query" if split == "query" else "bounding_box_test")
+        for path in sorted(folder.glob("*.jpg")):
+            pid, camera = path.name.split("_")[:2]
+            if pid != "-1":
+                lines.append(f"{path},{int(pid)},{int(camera[1]) - 1},{split}")
+        source.write_text("\n".join(lines) + "\n")
+        code, _, error = call("extract", run, source, "--out", tmp_path / f"{split}.npz")
+        assert code == 0, error
+    code, out, error = call(
+        "evaluate",
+        "--query",
+        tmp_path / "query.npz",
+        "--gallery",
+        tmp_path / "gallery.npz",
+        "--json",
+    )
+    assert code == 0, error
+    (scores,) = json.loads(out).values()
+    assert scores["scores"]["mAP"] == pytest.approx(
+        printed["benchmarks"]["synthetic"]["scores"]["mAP"], abs=1e-6
+    )
+
+
+def test_extract_takes_a_folder_and_writes_csv_too(call, trained, world, tmp_path):
+    run, _ = trained
+    (market,) = world.glob("synthetic-*")
+    images = len(list((market / "query").glob("*.jpg")))
+    code, out, error = call("extract", run, market / "query", "--out", tmp_path / "f.csv")
+    assert code == 0, error
+    assert len((tmp_path / "f.csv").read_text().splitlines()) == images + 1
+    assert f"{images} features" in out
+
+
+def test_extract_goes_on_where_it_was_interrupted(call, trained, world, tmp_path, monkeypatch):
+    from reidkit.compose import inference
+
+    run, _ = trained
+    (market,) = world.glob("synthetic-*")
+    monkeypatch.setattr(inference, "CHUNK", 5)
+    done = []
+    extract = inference.extract
+
+    def breaks(model, samples, **settings):
+        if len(done) == 1:
+            raise OSError("the disk went away")
+        done.append(len(samples))
+        return extract(model, samples, **settings)
+
+    monkeypatch.setattr(inference, "extract", breaks)
+    out = tmp_path / "f.npz"
+    code, _, error = call("extract", run, market / "query", "--out", out)
+    assert code == 1 and "the disk went away" in error and not out.exists()
+    monkeypatch.setattr(inference, "extract", extract)
+    code, printed, error = call("extract", run, market / "query", "--out", out)
+    assert code == 0, error
+    assert "kept 5 features of an earlier call" in printed
+    assert not list(tmp_path.glob("*.partial"))
+    whole = tmp_path / "whole.npz"
+    monkeypatch.setattr(inference, "CHUNK", 4096)
+    call("extract", run, market / "query", "--out", whole)
+    # Batches of another size round differently in the last bits.
+    np.testing.assert_allclose(Features.load(out).vectors, Features.load(whole).vectors, atol=1e-4)
+
+
+def train_process(world, out, *words):
+    command = [sys.executable, "-m", "reidkit.cli", "train", str(RANKED_LIST), *words]
+    environment = {**os.environ, "REIDKIT_DATA": str(world), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--out", str(out)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_bits(world, tmp_path, number):
+    words = ("optim.epochs=6", "evaluate.untrained=false", "evaluate.baselines=[]")
+    whole = train_process(world, tmp_path / "whole", *words)
+    assert whole.communicate()[1] == "" and whole.returncode == 0
+
+    broken = train_process(world, tmp_path / "broken", *words)
+    log = tmp_path / "broken" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and broken.poll() is None:
+        lines = log.read_text().splitlines() if log.is_file() else []
+        if len(lines) >= 8:
+            break
+        time.sleep(0.01)
+    broken.send_signal(number)
+    error = broken.communicate()[1]
+    if number is not signal.SIGKILL:
+        assert broken.returncode == 1
+        assert "--resume" in error and "Traceback" not in error
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+
+    resumed = train_process(world, tmp_path / "broken", *words, "--resume")
+    error = resumed.communicate()[1]
+    assert resumed.returncode == 0, error
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert a.keys() == b.keys()
+    assert all(bool((a[name] == b[name]).all()) for name in a)
+    iterations = [
+        record["iteration"]
+        for record in map(json.loads, log.read_text().splitlines())
+        if record["kind"] == "train"
+    ]
+    assert iterations == sorted(set(iterations)), "a resumed log has every step once"
+
+
+@pytest.fixture
+def own_world(world, tmp_path, call):
+    """A copy of the tiny world that a test may damage, and the words that train on it."""
+    call("train", SMOKE / "osnet_parts.yaml", "--out", tmp_path / "render")
+    (market,) = world.glob("synthetic-*")
+    shutil.copytree(market, tmp_path / "own")
+    entry = f"[{{name: market1501, root: '{tmp_path / 'own'}', check: 'off'}}]"
+    return tmp_path / "own", (f"data.train={entry}", f"data.test={entry}")
+
+
+def test_a_corrupt_image_stops_the_epoch_with_its_name_and_training_goes_on_once_it_is_repaired(
+    call, own_world, tmp_path
+):
+    folder, words = own_world
+    victim = sorted((folder / "bounding_box_train").glob("*.jpg"))[10]
+    good = victim.read_bytes()
+    victim.write_bytes(good[:100])
+    command = ("train", SMOKE / "osnet_parts.yaml", *words, "--out", tmp_path / "run")
+    code, _, error = call(*command)
+    assert code == 1
+    assert str(victim) in error and "Traceback" not in error and error.count("\n") == 1
+    victim.write_bytes(good)
+    code, _, error = call(*command, "--resume")
+    assert code == 0, error
+
+
+def test_a_loss_that_becomes_nan_is_named_and_the_last_good_state_is_kept(
+    call, own_world, tmp_path
+):
+    _, words = own_world
+    command = ("train", SMOKE / "osnet_parts.yaml", *words, "optim.lr=1e20")
+    code, _, error = call(*command, "--out", tmp_path / "run")
+    assert code == 1
+    assert "is nan at epoch" in error or "is inf at epoch" in error
+    assert "iteration" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        (("train", "configs/none.yaml"), 2, "no such config file"),
+        (("train", RANKED_LIST, "optim.epoch=1"), 2, "Did you mean 'epochs'"),
+        (("train", RANKED_LIST, "optim.epochs=many"), 2, "optim.epochs = 'many'"),
+        (("train", RANKED_LIST, "model.backbone.name=resnt"), 2, "Did you mean 'resnet'"),
+        (("train", RANKED_LIST, "data.batch.identities=64"), 1, "needs at least 64 identities"),
+        (("train", RANKED_LIST, "data.train=[market1501]"), 1, "market1501"),
+        (("train", RANKED_LIST, "model.backbone.pretrained=true"), 2, "pretrained"),
+        (("evaluate", "nowhere"), 1, "nowhere"),
+        (("evaluate",), 2, "give a RUN"),
+        (("evaluate", "--query", "q.npz", "--gallery", "g.npz"), 1, "no feature file q.npz"),
+        (("extract", "nowhere", "x", "--out", "f.txt"), 2, "ends in .npz or .csv"),
+        (("list", "backbon"), 2, "Did you mean 'backbone'"),
+        (("data", "check", "market15", "x"), 2, "Did you mean 'market1501'"),
+        (("trian",), 2, "No such command"),
+        (("train",), 2, "Missing argument"),
+    ],
+)
+def test_bad_input_gets_one_line_and_the_right_exit_code(call, tmp_path, words, code, told):
+    if words[0] == "train" and len(words) > 1:
+        words = (*words, "--out", tmp_path / "run")
+    found, _, error = call(*words)
+    assert found == code, error
+    assert told in error.replace("\n  ", " ")
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_over(call, trained):
+    run, _ = trained
+    before = (run / "state.pt").stat().st_mtime_ns
+    code, _, error = call("train", RANKED_LIST, "--out", run)
+    assert code == 1 and "--resume" in error
+    assert (run / "state.pt").stat().st_mtime_ns == before
+
+
+def test_resuming_with_another_config_shows_what_changed(call, trained):
+    run, _ = trained
+    code, _, error = call("train", RANKED_LIST, "optim.lr=0.5", "--out", run, "--resume")
+    assert code == 2 and "optim.lr: 0.001 -> 0.5" in error
+
+
+def test_debug_shows_the_traceback(call):
+    with pytest.raises(ValueError, match="no such config"):
+        call("train", "configs/none.yaml", "--debug")
+
+
+def test_several_processes_are_refused_in_words(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "run")
+    assert code == 1 and "one process" in error
+
+
+def test_list_shows_every_kind_with_arguments(call):
+    code, out, _ = call("list")
+    assert code == 0
+    for words in (
+        "loss",
+        "ranked_list(margin=0.4",
+        "backbone",
+        "osnet(",
+        "benchmark",
+        "market1501",
+    ):
+        assert words in out
+    code, out, _ = call("list", "loss", "--json")
+    assert "ranked_list" in json.loads(out)["loss"]
+
+
+def test_doctor_tells_what_is_here(call):
+    code, out, _ = call("doctor", "--json")
+    assert code == 0
+    assert {"python", "cores", "device", "torch", "faiss", "data"} <= set(json.loads(out))
+
+
+def test_a_synthetic_world_is_made_checked_and_damage_is_found(call, tmp_path):
+    out = tmp_path / "world"
+    size = ("--train-identities", 4, "--test-identities", 3, "--cameras", 2, "--images", 2)
+    code, _, error = call("data", "synth", out, *size)
+    assert code == 0, error
+    victim = next((out / "bounding_box_train").glob("*.jpg"))
+    victim.write_bytes(b"")
+    code, printed, _ = call("data", "check", "market1501", out)
+    assert code == 1
+    assert victim.name in printed and "12936" in printed.replace(",", "")
