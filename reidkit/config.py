@@ -50,9 +50,9 @@ class BenchmarkConfig(Part):
 class BatchConfig(Part):
     """identities x instances samples of `frames` frames."""
 
-    identities: int = Field(16, gt=0)
-    instances: int = Field(4, gt=0)
-    frames: int = Field(1, gt=0)
+    identities: int = Field(default=16, gt=0)
+    instances: int = Field(default=4, gt=0)
+    frames: int = Field(default=1, gt=0)
     camera_balanced: bool = False
 
 
@@ -60,7 +60,7 @@ class AugmentConfig(Part):
     """Mirror with probability `flip`, shift by up to `pad` pixels, erase with chance `erasing`."""
 
     flip: Fraction = 0.5
-    pad: int = Field(10, ge=0)
+    pad: int = Field(default=10, ge=0)
     erasing: Fraction = 0.5
 
 
@@ -85,7 +85,7 @@ class DataConfig(Part):
     stages: tuple[StageConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
     augment: AugmentConfig = AugmentConfig()
-    workers: int = Field(0, ge=0)
+    workers: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> "DataConfig":
@@ -99,28 +99,28 @@ class OptimConfig(Part):
     """The optimiser by name with its own `args`, the schedule, and how long."""
 
     name: str = "adam"
-    lr: float = Field(3.5e-4, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(default=3.5e-4, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
     args: dict[str, Any] = {}
     schedule: dict[str, Any] = {"name": "warmup_cosine"}
-    epochs: int = Field(120, gt=0)
-    backbone_rate: float = Field(1.0, ge=0)
+    epochs: int = Field(default=120, gt=0)
+    backbone_rate: float = Field(default=1.0, ge=0)
     decay_all: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
-    accumulate: int = Field(1, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 class EvaluateConfig(Part):
     """`every` how many epochs to score (0: only at the end), and what to print beside the model."""
 
-    every: int = Field(0, ge=0)
-    batch_size: int = Field(128, gt=0)
+    every: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=128, gt=0)
     metric: Metric = "cosine"
     untrained: bool = False
     baselines: tuple[str, ...] = ()
-    pictures: int = Field(8, ge=0)
+    pictures: int = Field(default=8, ge=0)
 
 
 class RunConfig(Part):
@@ -133,7 +133,7 @@ class RunConfig(Part):
     evaluate: EvaluateConfig = EvaluateConfig()
     seed: int = 0
     device: str = "auto"
-    log_interval: int = Field(20, gt=0)
+    log_interval: int = Field(default=20, gt=0)
     tensorboard: bool = True
     plugins: tuple[str, ...] = ()
 

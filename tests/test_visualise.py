@@ -172,7 +172,7 @@ def test_a_picture_that_fails_leaves_the_old_one_and_no_rubbish(tmp_path, monkey
     curves(LONG, target)
     before = target.read_bytes()
     monkeypatch.setattr(
-        "reidkit.visualise.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
+        "reidkit.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
     )
     with pytest.raises(OSError, match="full"):
         curves([], target)
