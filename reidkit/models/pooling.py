@@ -67,15 +67,25 @@ class PartPool(nn.Module):
     """Pool each of `count` horizontal stripes (PCB, Sun et al., ECCV 2018, arXiv:1711.09349).
 
     Heights that `count` does not divide give stripes that share a row, as adaptive pooling does.
+
+    Args:
+        count: how many stripes.
+        kind: how each is pooled.
+        whole: put the whole body in front, as one more part.
     """
 
     def __init__(
-        self, count: int = 6, kind: Literal["average", "max", "average+max"] = "average"
+        self,
+        count: int = 6,
+        kind: Literal["average", "max", "average+max"] = "average",
+        whole: bool = False,
     ) -> None:
         super().__init__()
         refuse(self.problems(count))
-        self.parts = count
+        self.count = count
         self.kind = kind
+        self.whole = whole
+        self.parts = count + whole
 
     @staticmethod
     def problems(count: int) -> list[str]:
@@ -84,16 +94,20 @@ class PartPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, P, C)."""
-        if x.shape[2] < self.parts:
+        if x.shape[2] < self.count:
             raise ValueError(
-                f"{self.parts} parts need a feature map of as many rows, got {x.shape[2]}; "
+                f"{self.count} parts need a feature map of as many rows, got {x.shape[2]}; "
                 "use fewer parts, a taller image or last_stride 1"
             )
-        stripes = (self.parts, 1)
+        stripes = self._pool(x, self.count)
+        return torch.cat([self._pool(x, 1), stripes], dim=1) if self.whole else stripes
+
+    def _pool(self, x: Tensor, count: int) -> Tensor:
+        grid = (count, 1)
         if self.kind == "average":
-            pooled = F.adaptive_avg_pool2d(x, stripes)
+            pooled = F.adaptive_avg_pool2d(x, grid)
         elif self.kind == "max":
-            pooled = F.adaptive_max_pool2d(x, stripes)
+            pooled = F.adaptive_max_pool2d(x, grid)
         else:
-            pooled = F.adaptive_avg_pool2d(x, stripes) + F.adaptive_max_pool2d(x, stripes)
+            pooled = F.adaptive_avg_pool2d(x, grid) + F.adaptive_max_pool2d(x, grid)
         return pooled.flatten(2).transpose(1, 2)  # (N, C, P, 1) -> (N, P, C)

@@ -83,6 +83,16 @@ def test_parts_equal_a_loop_over_stripes(kind):
         assert_close(got[:, part], expected)
 
 
+@pytest.mark.parametrize("kind", ["average", "max"])
+def test_the_whole_body_stands_in_front_of_its_parts(kind):
+    x = cells(2, 5, 12, 4)
+    pool = PartPool(3, kind, whole=True)
+    whole = x.mean((2, 3)) if kind == "average" else x.amax((2, 3))
+    assert pool.parts == 4
+    assert_close(pool(x)[:, 0], whole)
+    assert torch.equal(pool(x)[:, 1:], PartPool(3, kind)(x))
+
+
 def test_more_parts_than_rows_are_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"6 parts need .* rows, got 4; use fewer parts"):
         PartPool(6)(cells(1, 2, 4, 2))
