@@ -1,6 +1,7 @@
 """The command line. Heavy imports stand inside the commands, so that --help answers at once."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -277,6 +278,9 @@ def synthesise(
 
 def main() -> None:
     """Run the command line: one line for an error, a traceback only with --debug."""
+    # What the library has to say while it works: a set being rendered, features that collapsed.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("reidkit").setLevel(logging.INFO)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -253,12 +253,16 @@ class Scores(Mapping[str, float]):
         names: Sequence[str] = list(self.values_by_name)
         head = "  ".join(f"{name:>8}" for name in names)
         row = "  ".join(f"{100 * self.values_by_name[name]:>7.2f}%" for name in names)
+        return "\n".join(line for line in (title, head, row, self.note()) if line)
+
+    def note(self) -> str:
+        """How many queries count, and how many were left out or decided by a tie."""
         note = f"{self.queries} queries"
         if self.skipped:
             note += f", {self.skipped} without a right answer in the gallery: not counted"
         if self.tied:
             note += f", {self.tied} decided by a tie, counted against the model"
-        return "\n".join(line for line in (title, head, row, note) if line)
+        return note
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -269,3 +273,10 @@ class Scores(Mapping[str, float]):
             "tied": self.tied,
             "interval": {name: list(pair) for name, pair in self.interval.items()},
         }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Scores":
+        """What `to_dict` gave, without the CMC."""
+        interval = {name: (low, high) for name, (low, high) in plain["interval"].items()}
+        counts = {name: plain[name] for name in ("skipped", "queries", "tied")}
+        return cls(plain["scores"], **counts, interval=interval)

@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,23 @@ def check(config: RunConfig) -> None:
 
 
 def _schedule_faults(schedule: Mapping[str, Any]) -> list[str]:
-    args = {key: value for key, value in schedule.items() if key != "name"}
-    faults = engine.SCHEDULES.faults(str(schedule.get("name")), args)
+    name, args = _named(schedule)
+    faults = engine.SCHEDULES.faults(name, args)
     if not faults:
         try:
-            engine.SCHEDULES.build(schedule["name"], args)
+            engine.SCHEDULES.build(name, args)
         except ValueError as error:
             faults = [str(error)]
     return faults
+
+
+def _named(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return str(spec.get("name")), {key: value for key, value in spec.items() if key != "name"}
+
+
+def build_schedule(config: RunConfig) -> engine.Schedule:
+    """The learning rate's factor as a function of progress."""
+    return engine.SCHEDULES.build(*_named(config.optim.schedule))
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -70,7 +81,14 @@ def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchma
         return loaded[key]
 
     train = tuple(sample for wanted in config.data.train for sample in load(wanted).train)
-    return train, [load(wanted) for wanted in config.data.test]
+    tests: list[Benchmark] = []
+    seen: Counter[str] = Counter()
+    for test in map(load, config.data.test):
+        seen[test.name] += 1
+        # Two folders read by one adapter: each keeps its own scores.
+        number = seen[test.name]
+        tests.append(test if number == 1 else replace(test, name=f"{test.name}-{number}"))
+    return train, tests
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:

@@ -1,8 +1,8 @@
 """How it all fits: from a config to a run folder."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from reidkit import data, engine, evaluation, models, visualise
 from reidkit.compose.building import (
+    build_schedule,
     build_state,
     build_train_loader,
     check,
@@ -20,7 +21,7 @@ from reidkit.compose.building import (
 from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
-from reidkit.engine import Console, Interrupted, TrainState
+from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
 from reidkit.types import Benchmark, Features, Sample, Scores
 
@@ -42,79 +43,47 @@ def train(
     device = choose_device(config.device)
     samples, tests = load_benchmarks(config)
     labels, num_classes = data.labels_of(samples)
+    if -1 in labels:
+        first = samples[labels.index(-1)].name
+        raise ValueError(
+            f"{labels.count(-1)} of {len(labels)} training samples have no identity (pid -1), the "
+            f"first is {first}: remove them, or give them one"
+        )
     state = build_state(config, num_classes, device)
     loader = build_train_loader(config, samples, labels, device)
-    schedule_args = {key: v for key, v in config.optim.schedule.items() if key != "name"}
-    schedule = engine.SCHEDULES.build(config.optim.schedule["name"], schedule_args)
-    info = {
+    facts = {
         "train": [benchmark.name for benchmark in config.data.train],
-        "images": len(samples),
+        "images": sum(len(sample.frames) for sample in samples),
         "identities": num_classes,
         "fingerprint": fingerprint(samples),
     }
-    _open_run(config, out, info, resume=resume)
+    open_folder(config, out, facts, resume=resume)
     log = engine.RunLog(out, tensorboard=config.tensorboard, interval=config.log_interval)
+    run = Run(config, state, build_schedule(config), tests, out, log, console, facts)
     weights = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     console.say(
         f"{len(samples)} samples of {num_classes} identities; {weights:,} weights to train; "
         f"{config.optim.epochs} epochs of {len(loader)} batches on {device}; run folder {out}"
     )
-
-    beside: dict[str, dict[str, Scores]] = {test.name: {} for test in tests}
-    if resume:
-        saved = engine.load_state(out / "state.pt")
-        state.load_state_dict(saved["state"])
-        schedule.load_state_dict(saved["schedule"])
-        log.rewind(state.iteration)
-        console.say(f"resumed at epoch {state.epoch + 1}, batch {state.batch + 1}")
-    for test in tests:
-        beside[test.name] = _yardsticks(config, state, test, console)
-
-    def save() -> None:
-        saved = {"state": state.state_dict(), "schedule": schedule.state_dict()}
-        engine.save_state(out / "state.pt", saved)
-
-    def score() -> dict[str, Scores]:
-        scores = {test.name: _score(state.best_model, test, config, console)[0] for test in tests}
-        kind = "ema" if state.ema is not None else "raw"
-        for name, values in scores.items():
-            prefix = f"{name}/" if len(tests) > 1 else ""
-            record = {prefix + key: value for key, value in values.items()}
-            log.write(
-                {
-                    "kind": "evaluation",
-                    "epoch": state.epoch,
-                    "iteration": state.iteration,
-                    "weights": kind,
-                    "scores": record,
-                }
-            )
-            first = next(iter(values))
-            console.say(f"epoch {state.epoch}: {name} {first} {values[first]:.4f}")
-        return scores
-
-    def after_epoch(state: TrainState) -> None:
-        every = config.evaluate.every
-        if every and state.epoch % every == 0 and state.epoch < config.optim.epochs:
-            scores = score()
-            if scores:
-                schedule.observe(next(iter(next(iter(scores.values())).values())))
-        save()
-
-    started = time.monotonic()
+    if resume and (out / "state.pt").is_file():
+        run.load()
+    else:
+        run.take_yardsticks()
     try:
         with (
             engine.stop_on_signal(state),
-            console.bar("train", config.optim.epochs * len(loader)) as update,
+            console.bar("train", config.optim.epochs * len(loader)) as run.update,
         ):
             engine.fit(
                 state,
                 loader,
                 epochs=config.optim.epochs,
-                schedule=schedule,
-                after_step=lambda state, report: _tell(log, state, report, update),
-                after_epoch=after_epoch,
+                schedule=run.schedule,
+                after_step=run.after_step,
+                after_epoch=run.after_epoch,
             )
+        console.say(f"trained for {run.seconds / 60:.1f} minutes")
+        return run.finish()
     except FloatingPointError as error:
         kept = out / "state.pt"
         told = f"the last good checkpoint is {kept}" if kept.is_file() else "none was saved before"
@@ -122,136 +91,187 @@ def train(
     except Exception as error:
         # Between two steps the state is whole: nothing that was computed needs to be lost.
         if state.consistent and state.batch % state.accumulate == 0:
-            save()
+            run.save()
             if isinstance(error, Interrupted):
                 raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
         raise
     finally:
         log.close()
-    seconds = time.monotonic() - started
-    console.say(f"trained in {seconds / 60:.1f} minutes")
-    return _finish(
-        config, state, tests, beside, out, {**info, "seconds": round(seconds, 1)}, console
-    )
 
 
-def _open_run(config: RunConfig, out: Path, info: Mapping[str, Any], *, resume: bool) -> None:
+@dataclass
+class Run:
+    """A training with its folder: what happens after a step, after an epoch, and at the end."""
+
+    config: RunConfig
+    state: TrainState
+    schedule: Schedule
+    tests: Sequence[Benchmark]
+    out: Path
+    log: engine.RunLog
+    console: Console
+    facts: dict[str, Any]
+    beside: dict[str, dict[str, Scores]] = field(default_factory=dict)  # untrained, baselines
+    seconds: float = 0.0  # of training alone, evaluations left out
+    update: engine.Update = lambda done, note: None
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs."""
+        saved = {"state": self.state.state_dict(), "schedule": self.schedule.state_dict()}
+        engine.save_state(self.out / "state.pt", {**saved, "seconds": self.seconds})
+
+    def load(self) -> None:
+        """Go on where `save` was called."""
+        saved = engine.load_state(self.out / "state.pt")
+        self.state.load_state_dict(saved["state"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.seconds = saved["seconds"]
+        self.log.rewind(self.state.iteration)
+        report = self.out / "scores.json"
+        if report.is_file():
+            self.beside = {
+                test: {name: Scores.from_dict(scores) for name, scores in rows.items()}
+                for test, rows in json.loads(report.read_text()).items()
+            }
+        self.console.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch + 1}")
+
+    def take_yardsticks(self) -> None:
+        """Score the cheap baselines and the untrained model, where the config asks for them."""
+        for test in self.tests:
+            rows = self.beside[test.name] = {}
+            for name in self.config.evaluate.baselines:
+                self.console.say(f"{test.name}: scoring the baseline {name}")
+                query, gallery = (data.BASELINES[name](side) for side in (test.query, test.gallery))
+                rows[name] = evaluation.evaluate(query, gallery, test.protocol)
+            if self.config.evaluate.untrained:
+                rows["untrained"], _, _ = self.score(self.state.model, test)
+        self.write_scores({})
+
+    def after_step(self, state: TrainState, report: StepReport) -> None:
+        """Log the step, and tell of it now and then."""
+        self.seconds += report.data_seconds + report.step_seconds
+        record = self.log.step(state, report)
+        if record is not None:
+            loss, rate, speed = record["loss"], record["lr"], record["images_per_second"]
+            self.update(state.iteration, f"loss {loss:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Save; and score, when it is time to."""
+        every = self.config.evaluate.every
+        if every and state.epoch % every == 0 and state.epoch < self.config.optim.epochs:
+            for position, test in enumerate(self.tests):
+                scores, _, _ = self.score(state.best_model, test)
+                name, value = next(iter(scores.items()))
+                self.console.say(f"epoch {state.epoch}: {test.name} {name} {100 * value:.2f}%")
+                if position == 0:
+                    self.schedule.observe(value)
+        self.save()
+
+    def score(self, model: nn.Module, test: Benchmark) -> tuple[Scores, Features, Features]:
+        """Scores of a model on a benchmark, into the log, and the features they come from."""
+
+        def features(samples: Sequence[Sample]) -> Features:
+            return extract(
+                model,
+                samples,
+                batch_size=self.config.evaluate.batch_size,
+                workers=self.config.data.workers,
+                console=self.console,
+            )
+
+        query = features(test.query)
+        gallery = query if test.gallery == test.query else features(test.gallery)
+        metric = self.config.evaluate.metric
+        scores = evaluation.evaluate(query, gallery, test.protocol, metric=metric)
+        prefix = f"{test.name}/" if len(self.tests) > 1 else ""
+        self.log.write(
+            {
+                "kind": "evaluation",
+                "epoch": self.state.epoch,
+                "iteration": self.state.iteration,
+                "weights": "raw" if model is self.state.model else "ema",
+                "scores": {prefix + name: value for name, value in scores.items()},
+            }
+        )
+        return scores, query, gallery
+
+    def finish(self) -> dict[str, Scores]:
+        """Score the trained model, write what a run folder promises, and say it."""
+        # First without scores: should one of the test images be damaged, the model is safe.
+        self.save_model({})
+        found: dict[str, Scores] = {}
+        for position, test in enumerate(self.tests):
+            found[test.name], query, gallery = self.score(self.state.best_model, test)
+            rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
+            self.console.say(comparison(test.name, rows))
+            if self.config.evaluate.pictures:
+                name = "ranked.png" if position == 0 else f"ranked-{test.name}.png"
+                count = self.config.evaluate.pictures
+                draw_ranked(self.out / name, query, gallery, test.protocol, count)
+                self.console.say(f"ranked lists: {self.out / name}")
+        self.write_scores(found)
+        self.save_model(found)
+        visualise.curves(self.out / "log.jsonl", self.out / "curves.png")
+        self.console.say(f"curves: {self.out / 'curves.png'}")
+        self.console.say(f"model: {self.out / 'model.safetensors'}")
+        return found
+
+    def save_model(self, scores: Mapping[str, Scores]) -> None:
+        """Write `model.safetensors` and `model.json`: what a user of the model needs."""
+        model = self.state.best_model
+        assert isinstance(model, models.EmbeddingModel)
+        info = {
+            **self.facts,
+            "seconds": round(self.seconds, 1),
+            "scores": {name: dict(values) for name, values in scores.items()},
+        }
+        num_classes = self.facts["identities"]
+        models.save_model(self.out, model, self.config.model, num_classes=num_classes, info=info)
+
+    def write_scores(self, found: Mapping[str, Scores]) -> None:
+        """Write `scores.json`: benchmark -> what was scored -> scores."""
+        report = {
+            test.name: {
+                name: scores.to_dict()
+                for name, scores in (
+                    *self.beside.get(test.name, {}).items(),
+                    *([("trained", found[test.name])] if test.name in found else []),
+                )
+            }
+            for test in self.tests
+        }
+        write_atomically(self.out / "scores.json", json.dumps(report, indent=2).encode())
+
+
+def open_folder(config: RunConfig, out: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
     """Start a run folder, or make sure that the one there is of this config and data."""
-    plan, facts = out / "config.yaml", out / "data.json"
+    plan, card = out / "config.yaml", out / "data.json"
     if resume:
         if not plan.is_file():
             raise FileNotFoundError(f"no run in {out}: nothing to resume; leave out --resume")
         old = parse_yaml(plan.read_text(), str(plan))
         changed = differences(old, config.model_dump(mode="json"))
-        if facts.is_file() and json.loads(facts.read_text()) != dict(info):
+        if card.is_file() and json.loads(card.read_text()) != dict(facts):
             changed.append("the training data: other files, identities or cameras")
         if changed:
             raise ConfigError(
                 f"{out} was made with another config; undo this or train into a new folder", changed
             )
         return
-    if (out / "state.pt").exists() or plan.exists():
+    if plan.exists():
         raise FileExistsError(
             f"{out} already holds a run: --resume goes on with it, --out names another"
         )
     write_atomically(plan, config.to_yaml().encode())
-    write_atomically(facts, json.dumps(dict(info), indent=2).encode())
-
-
-def _tell(log: engine.RunLog, state: TrainState, report: engine.StepReport, update: Any) -> None:
-    record = log.step(state, report)
-    if record is not None:
-        note = (
-            f"loss {record['loss']:.3f}  lr {record['lr']:.2e}  "
-            f"{record['images_per_second']:.0f} images/s"
-        )
-        update(state.iteration, note)
-
-
-def _yardsticks(
-    config: RunConfig, state: TrainState, test: Benchmark, console: Console
-) -> dict[str, Scores]:
-    """Scores of the untrained model and of the cheap baselines, where the config asks for them."""
-    rows: dict[str, Scores] = {}
-    for name in config.evaluate.baselines:
-        measure = data.BASELINES[name]
-        rows[name] = evaluation.evaluate(measure(test.query), measure(test.gallery), test.protocol)
-    if config.evaluate.untrained and state.iteration == 0:
-        rows["untrained"] = _score(state.model, test, config, console)[0]
-    return rows
-
-
-def _score(
-    model: nn.Module, test: Benchmark, config: RunConfig, console: Console
-) -> tuple[Scores, Features, Features]:
-    def features(samples: Sequence[Sample]) -> Features:
-        return extract(
-            model,
-            samples,
-            batch_size=config.evaluate.batch_size,
-            workers=config.data.workers,
-            console=console,
-        )
-
-    query = features(test.query)
-    gallery = query if test.gallery == test.query else features(test.gallery)
-    scores = evaluation.evaluate(query, gallery, test.protocol, metric=config.evaluate.metric)
-    return scores, query, gallery
-
-
-def _finish(
-    config: RunConfig,
-    state: TrainState,
-    tests: Sequence[Benchmark],
-    beside: dict[str, dict[str, Scores]],
-    out: Path,
-    info: dict[str, Any],
-    console: Console,
-) -> dict[str, Scores]:
-    """Score the trained model, write what a run folder promises, and say it."""
-    scores: dict[str, Scores] = {}
-    report: dict[str, Any] = {}
-    log = engine.RunLog(out, tensorboard=False)
-    for position, test in enumerate(tests):
-        scores[test.name], query, gallery = _score(state.best_model, test, config, console)
-        prefix = f"{test.name}/" if len(tests) > 1 else ""
-        log.write(
-            {
-                "kind": "evaluation",
-                "epoch": state.epoch,
-                "iteration": state.iteration,
-                "weights": "ema" if state.ema is not None else "raw",
-                "scores": {prefix + name: value for name, value in scores[test.name].items()},
-            }
-        )
-        rows = {**beside[test.name], "trained": scores[test.name]}
-        report[test.name] = {name: values.to_dict() for name, values in rows.items()}
-        console.say(comparison(test.name, rows))
-        if config.evaluate.pictures:
-            picture = out / ("ranked.png" if position == 0 else f"ranked-{test.name}.png")
-            draw_ranked(picture, query, gallery, test.protocol, config.evaluate.pictures)
-            console.say(f"ranked lists: {picture}")
-    write_atomically(out / "scores.json", json.dumps(report, indent=2).encode())
-    visualise.curves(out / "log.jsonl", out / "curves.png")
-    model = state.best_model
-    assert isinstance(model, models.EmbeddingModel)
-    models.save_model(
-        out,
-        model,
-        config.model,
-        num_classes=info["identities"],
-        info={**info, "scores": {name: dict(values) for name, values in scores.items()}},
-    )
-    console.say(f"curves: {out / 'curves.png'}; model: {out / 'model.safetensors'}")
-    return scores
+    write_atomically(card, json.dumps(dict(facts), indent=2).encode())
 
 
 def comparison(title: str, rows: Mapping[str, Scores]) -> str:
-    """A table of several scores, a line each, in percent."""
+    """A table of several scores, a line each, in percent; the last row's names and notes."""
     last = list(rows.values())[-1]
     width = max(len(name) for name in (*rows, title))
     lines = [f"{title:<{width}}  " + "  ".join(f"{name:>7}" for name in last)]
     for name, scores in rows.items():
         cells = "  ".join(f"{100 * scores[key]:>6.2f}%" for key in last)
         lines.append(f"{name:<{width}}  {cells}")
-    return "\n".join([*lines, *last.table().splitlines()[2:]])
+    return "\n".join([*lines, last.note()])

@@ -1,7 +1,7 @@
 """The training loop and what it holds; knows neither data sets nor networks nor losses."""
 
 from reidkit.engine.checkpoint import load_state, save_state
-from reidkit.engine.console import Console
+from reidkit.engine.console import Console, Update
 from reidkit.engine.ema import WeightAverage
 from reidkit.engine.extract import extract
 from reidkit.engine.interrupt import stop_on_signal
@@ -29,6 +29,7 @@ __all__ = [
     "save_state",
     "load_state",
     "Console",
+    "Update",
     "RunLog",
     "stop_on_signal",
 ]

@@ -1,0 +1,76 @@
+"""What the README tells people to run, run."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from reidkit import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder as a newcomer has it: the configs, and my_photos with a sub-folder an identity."""
+    from reidkit.data.synthetic import write_market
+
+    size = {"train_identities": 8, "test_identities": 2, "cameras": 2, "images": 2}
+    write_market(tmp_path / "world", **size, seed=0, size=(64, 32))
+    for path in (tmp_path / "world" / "bounding_box_train").glob("*.jpg"):
+        folder = tmp_path / "my_photos" / f"person{path.name[:4]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(monkeypatch, command):
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert not stop.code, command
+
+
+def test_the_commands_for_own_pictures_work_as_written(desk, monkeypatch, capsys):
+    quick = " optim.epochs=1 data.size=[64,32] data.batch.identities=4 data.batch.instances=2"
+    quick += " evaluate.every=0 evaluate.pictures=2 model.backbone.width=0.125"
+    mine = [line for line in SHELL if "my_photos" in line or "folder" in line]
+    assert [line.split()[1] for line in mine] == ["data", "train", "evaluate", "extract"]
+    for line in mine:
+        call(monkeypatch, line + (quick if " train " in line else ""))
+    assert (desk / "photos.npz").is_file()
+    assert (desk / "runs" / "folder" / "ranked.png").is_file()
+
+
+def test_the_ranked_list_loop_learns(capsys):
+    exec(PYTHON[0], {})
+    printed = capsys.readouterr().out
+    rank_1 = float(re.search(r"%\s+%?\s*([\d.]+)%", printed.replace("%", "% ", 1))[1])
+    assert rank_1 > 50, printed
+
+
+def test_the_trained_model_in_three_lines(desk, monkeypatch):
+    quick = "optim.epochs=1 data.size=[64,32] data.batch.identities=4 data.batch.instances=2"
+    quick += " evaluate.every=0 evaluate.pictures=0 model.backbone.width=0.125"
+    call(monkeypatch, f"reidkit train configs/own/folder.yaml --out runs/quickstart {quick}")
+    names = {}
+    exec(PYTHON[1], names)
+    assert len(names["features"]) == len(list((desk / "my_photos").rglob("*.jpg")))
+
+
+def test_every_config_that_the_readme_names_is_there():
+    named = re.findall(r"configs/\w+/\w+\.yaml", README)
+    assert named and all((ROOT / path).is_file() for path in named)
