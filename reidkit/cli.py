@@ -234,9 +234,9 @@ def check_data(
     from reidkit import data
 
     console = _console(as_json)
-    with console.bar("read", 1) as update:
+    with console.bar("read") as update:
         report = data.check_benchmark(
-            name, root, decode=decode, progress=lambda done, total: update(done, f"of {total}")
+            name, root, decode=decode, progress=lambda done, total: update(done, total=total)
         )
     if as_json:
         _print_json(report.to_dict())
@@ -260,7 +260,7 @@ def synthesise(
     from reidkit.data import synthetic
 
     console = _console(as_json)
-    with console.bar("render", 1) as update:
+    with console.bar("render") as update:
         synthetic.write_market(
             out,
             train_identities=train_identities,
@@ -268,7 +268,7 @@ def synthesise(
             cameras=cameras,
             images=images,
             seed=seed,
-            progress=lambda done, total: update(done, f"of {total}"),
+            progress=lambda done, total: update(done, total=total),
         )
     if as_json:
         _print_json({"out": str(out)})

@@ -54,7 +54,7 @@ def extract(
         device=torch.device(device),
     )
     with console.bar("extract", len(samples)) as update:
-        return engine.extract(model, loader, samples, progress=lambda done, total: update(done, ""))
+        return engine.extract(model, loader, samples, progress=lambda done, total: update(done))
 
 
 def extract_to(

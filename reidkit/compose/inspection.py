@@ -2,11 +2,11 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import torch
-from torch import nn
 
 from reidkit import data, engine, losses, models
 from reidkit.compose.building import choose_device
@@ -35,13 +35,20 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
     }
 
 
-FACTS = {"root", "check", "params", "lr", "weight_decay"}  # told by reidkit, not by the user
+# What reidkit tells a constructor at run time: no config may set it.
+FACTS: Mapping[str, frozenset[str]] = {
+    data.BENCHMARKS.kind: frozenset({"root", "check"}),
+    losses.LOSSES.kind: frozenset({"num_classes", "embedding_size"}),
+    engine.OPTIMIZERS.kind: frozenset({"params", "lr", "weight_decay"}),
+    models.MODELS.kind: models.MODEL_FACTS,
+    **{registry.kind: facts for registry, facts in models.COMPONENTS.values()},
+}
 
 
 def _signature(registry: Registry[Any], name: str) -> str:
     words = []
     for key, parameter in registry.parameters(name).items():
-        if key not in FACTS and parameter.annotation is not nn.Module:
+        if key not in FACTS.get(registry.kind, ()):
             default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
             words.append(key + default)
     return ", ".join(words)

@@ -113,7 +113,7 @@ class Run:
     facts: dict[str, Any]
     beside: dict[str, dict[str, Scores]] = field(default_factory=dict)  # untrained, baselines
     seconds: float = 0.0  # of training alone, evaluations left out
-    update: engine.Update = lambda done, note: None
+    update: engine.Update | None = None
 
     def save(self) -> None:
         """Write everything that a resumed run needs."""
@@ -151,7 +151,7 @@ class Run:
         """Log the step, and tell of it now and then."""
         self.seconds += report.data_seconds + report.step_seconds
         record = self.log.step(state, report)
-        if record is not None:
+        if record is not None and self.update is not None:
             loss, rate, speed = record["loss"], record["lr"], record["images_per_second"]
             self.update(state.iteration, f"loss {loss:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
 

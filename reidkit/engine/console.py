@@ -2,11 +2,19 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-Update = Callable[[int, str], None]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Update(Protocol):
+    """Tells how far the work is, what to note beside it, and the total if only known by now."""
+
+    def __call__(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Show that `done` of the total are done."""
 
 
 class Console:
@@ -24,6 +32,7 @@ class Console:
 
         self.quiet = quiet
         self.seconds = seconds
+        self._progress: Progress | None = None
         self._rich = RichConsole(file=stream or sys.stdout, quiet=quiet, highlight=False)
 
     def say(self, text: str = "") -> None:
@@ -31,39 +40,50 @@ class Console:
         self._rich.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Update]:
-        """Show progress of long work; yields a function of (done so far, a note)."""
-        if self._rich.is_terminal and not self.quiet:
-            yield from self._live(title, total)
-        else:
+    def bar(self, title: str, total: int = 0) -> Iterator[Update]:
+        """Show progress of long work; yields an `Update` to call as it goes on."""
+        if not self._rich.is_terminal or self.quiet:
             yield self._lines(title, total)
+        elif self._progress is not None:  # inside another bar: one more line of the same display
+            yield from self._task(self._progress, title, total)
+        else:
+            with self._display() as self._progress:
+                try:
+                    yield from self._task(self._progress, title, total)
+                finally:
+                    self._progress = None
 
-    def _live(self, title: str, total: int) -> Iterator[Update]:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
+    def _display(self) -> "Progress":
+        from rich import progress
+
+        return progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+            progress.TimeRemainingColumn(),
+            console=self._rich,
         )
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._rich) as progress:
-            task = progress.add_task(title, total=total, note="")
-            yield lambda done, note: progress.update(task, completed=done, note=note)
+    def _task(self, display: "Progress", title: str, expected: int) -> Iterator[Update]:
+        task = display.add_task(title, total=expected or None, note="")
 
-    def _lines(self, title: str, total: int) -> Update:
+        def update(done: int, note: str = "", total: int | None = None) -> None:
+            display.update(task, completed=done, note=note, total=total)
+
+        try:
+            yield update
+        finally:
+            if len(display.tasks) > 1:
+                display.remove_task(task)
+
+    def _lines(self, title: str, expected: int) -> Update:
         start = last = time.monotonic()
         begun: int | None = None  # where a resumed work stood, so that the time left is right
 
-        def update(done: int, note: str) -> None:
+        def update(done: int, note: str = "", total: int | None = None) -> None:
             nonlocal last, begun
+            total = expected if total is None else total
             begun = done if begun is None else begun
             now = time.monotonic()
             if now - last >= self.seconds:

@@ -2,7 +2,7 @@
 
 from reidkit.models.backbones import OSNet, ResNet, TimmBackbone
 from reidkit.models.base import EmbeddingModel
-from reidkit.models.build import build_model, model_faults
+from reidkit.models.build import COMPONENTS, MODEL_FACTS, build_model, model_faults
 from reidkit.models.necks import BNNeck, IdentityNeck, LinearReduction
 from reidkit.models.pooling import AveragePool, GeMPool, MaxPool, PartPool
 from reidkit.models.pretrained import WeightsUnavailable
@@ -34,6 +34,8 @@ __all__ = [
     "BNNeck",
     "IdentityNeck",
     "build_model",
+    "COMPONENTS",
+    "MODEL_FACTS",
     "model_faults",
     "save_model",
     "load_model",

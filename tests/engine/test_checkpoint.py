@@ -1,12 +1,10 @@
 import errno
 import os
-from pathlib import Path
 
 import pytest
 import torch
 
 from reidkit.engine import load_state, save_state
-from reidkit.files import write_atomically
 
 
 def test_a_state_reads_back_as_it_was(tmp_path):
@@ -30,14 +28,6 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, m
     monkeypatch.undo()
     assert load_state(path) == {"epoch": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_really_full_device_is_reported_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "with_name", lambda self, name: Path("/dev/full"))
-    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "x", b"1" * 100_000)
 
 
 def test_a_truncated_state_is_called_damaged(tmp_path):
