@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -278,6 +279,9 @@ def synthesise(
 
 def main() -> None:
     """Run the command line: one line for an error, a traceback only with --debug."""
+    # Threads that wait by spinning bring a training to a crawl as soon as another process wants a
+    # core; torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What the library has to say while it works: a set being rendered, features that collapsed.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("reidkit").setLevel(logging.INFO)
