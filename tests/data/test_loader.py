@@ -1,6 +1,7 @@
 import gc
 import multiprocessing
 import threading
+import time
 
 import pytest
 import torch
@@ -153,6 +154,11 @@ def test_leaving_an_epoch_early_leaves_nothing_running(samples):
         next(iter(loader))
     assert len(list(loader)) == 3
     del loader
+    gc.collect()
+    # A queue's feeder thread ends by itself a moment after its queue was closed.
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == threads
     assert len(multiprocessing.active_children()) == children
 
