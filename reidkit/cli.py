@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,10 +102,8 @@ def train(
     try:
         scores = compose.train(settings, folder, resume=resume, console=console)
     except Interrupted as stop:
-        words = " ".join([str(config), *(overrides or ())])
-        raise Interrupted(
-            f"{stop}; go on with: reidkit train {words} --out {folder} --resume"
-        ) from stop
+        words = ["reidkit", "train", str(config), *(overrides or ()), "--out", str(folder)]
+        raise Interrupted(f"{stop}; go on with: {shlex.join(words)} --resume") from stop
     if as_json:
         found = {name: values.to_dict() for name, values in scores.items()}
         _print_json({"run": str(folder), "benchmarks": found})
@@ -128,7 +127,8 @@ def evaluate(
     Examples: reidkit evaluate runs/quickstart
     reidkit evaluate --query q.npz --gallery g.npz --protocol market1501
     """
-    if (run is None) == (query is None or gallery is None):
+    files = [side for side in (query, gallery) if side is not None]
+    if len(files) != (2 if run is None else 0):
         raise WrongCall("give a RUN, or both --query and --gallery")
     from reidkit import compose, evaluation
     from reidkit.types import Features

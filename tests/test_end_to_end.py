@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,40 @@ def test_extract_goes_on_where_it_was_interrupted(call, trained, world, tmp_path
     np.testing.assert_allclose(Features.load(out).vectors, Features.load(whole).vectors, atol=1e-4)
 
 
+def test_features_of_other_files_with_the_same_names_are_not_taken_for_these(
+    call, trained, world, tmp_path, monkeypatch
+):
+    from reidkit.compose import inference
+
+    run, _ = trained
+    (market,) = world.glob("synthetic-*")
+    images = sorted((market / "query").glob("*.jpg"))
+    for folder, chosen in (("one", images[:6]), ("two", images[6:])):
+        (tmp_path / folder).mkdir()
+        for number, image in enumerate(chosen):
+            shutil.copy(image, tmp_path / folder / f"{number}.jpg")
+    monkeypatch.setattr(inference, "CHUNK", 3)
+    extract = inference.extract
+
+    def breaks(model, samples, **settings):
+        if samples[0].name.endswith("3.jpg"):
+            raise OSError("the disk went away")
+        return extract(model, samples, **settings)
+
+    monkeypatch.setattr(inference, "extract", breaks)
+    out = tmp_path / "f.npz"
+    code, _, _ = call("extract", run, tmp_path / "one", "--out", out)
+    assert code == 1
+    monkeypatch.setattr(inference, "extract", extract)
+    code, printed, error = call("extract", run, tmp_path / "two", "--out", out)
+    assert code == 0, error
+    assert "starting anew" in printed and "kept" not in printed
+    call("extract", run, tmp_path / "two", "--out", tmp_path / "whole.npz")
+    np.testing.assert_array_equal(
+        Features.load(out).vectors, Features.load(tmp_path / "whole.npz").vectors
+    )
+
+
 def train_process(world, out, *words):
     command = [sys.executable, "-m", "reidkit.cli", "train", str(RANKED_LIST), *words]
     environment = {**os.environ, "REIDKIT_DATA": str(world), "OMP_NUM_THREADS": "1"}
@@ -207,6 +242,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(world, tmp_path, number):
     if number is not signal.SIGKILL:
         assert broken.returncode == 1
         assert "--resume" in error and "Traceback" not in error
+        # What it says is what a shell runs, brackets and all.
+        command = error.rpartition("go on with: ")[2].strip()
+        assert shlex.split(command)[2:-3] == [str(RANKED_LIST), *words]
     assert not (tmp_path / "broken" / "model.safetensors").exists()
 
     resumed = train_process(world, tmp_path / "broken", *words, "--resume")
@@ -272,6 +310,7 @@ def test_a_loss_that_becomes_nan_is_named_and_the_last_good_state_is_kept(
         (("train", RANKED_LIST, "model.backbone.pretrained=true"), 2, "pretrained"),
         (("evaluate", "nowhere"), 1, "nowhere"),
         (("evaluate",), 2, "give a RUN"),
+        (("evaluate", "run", "--query", "q.npz"), 2, "give a RUN"),
         (("evaluate", "--query", "q.npz", "--gallery", "g.npz"), 1, "no feature file q.npz"),
         (("extract", "nowhere", "x", "--out", "f.txt"), 2, "ends in .npz or .csv"),
         (("list", "backbon"), 2, "Did you mean 'backbone'"),

@@ -10,18 +10,14 @@ import torch
 from torch import nn
 
 from reidkit import data, engine, evaluation, models, visualise
-from reidkit.compose.building import choose_device, fingerprint, load_benchmarks
+from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.config import RunConfig, load_config
 from reidkit.engine import Console
 from reidkit.files import write_atomically
 from reidkit.types import EvalProtocol, Features, Preprocessing, Sample, Scores
 
 QUIET = Console(quiet=True)
-
-
 CHUNK = 4096  # samples whose features are kept together while a long extraction runs
-
-
 PICTURE_WIDTH = 10  # nearest gallery items shown for a query
 
 
@@ -34,8 +30,7 @@ def extract(
     device: torch.device | str | None = None,
     console: Console = QUIET,
 ) -> Features:
-    """Features of samples, or of all images below a folder, by a model that carries its
-    preprocessing.
+    """Features of samples, or of all images below a folder, as the model's preprocessing asks.
 
     The model stays on its device unless another is named. Raises ValueError where an image cannot
     be read or a feature is not finite.
@@ -68,13 +63,13 @@ def extract_to(
 ) -> Features:
     """Extract into a feature file, .npz or .csv; an interrupted call goes on where it stopped.
 
-    The chunks wait in `OUT.partial` until all are there; those of another model or of other samples
-    are not used.
+    The chunks wait in `OUT.partial` until all are there; those of another model, or of files that
+    are others or have changed since, are not used.
     """
     if not samples:
         raise ValueError("nothing to extract: the source holds no images")
     partial = out.with_name(out.name + ".partial")
-    mark = {"samples": fingerprint(samples), "model": _weights_hash(model), "chunk": CHUNK}
+    mark = {"files": _files_hash(samples), "model": _weights_hash(model), "chunk": CHUNK}
     plan = partial / "of.json"
     if plan.is_file() and json.loads(plan.read_text()) != mark:
         console.say(f"{partial} is of another model or source: starting anew")
@@ -98,6 +93,17 @@ def extract_to(
         features.save(out)
     shutil.rmtree(partial)
     return features
+
+
+def _files_hash(samples: Sequence[Sample]) -> str:
+    """Which files these are and when they were last changed: the same names elsewhere differ."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        for frame in sample.frames:
+            path = Path(frame)
+            changed = path.stat().st_mtime_ns if path.is_file() else 0
+            digest.update(f"{path.resolve()}|{changed}|{sample.pid}|{sample.camid}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _weights_hash(model: nn.Module) -> str:
@@ -151,7 +157,7 @@ def evaluate_run(
     else:
         raise ValueError(f"{run} has no config.yaml that names a test set: give --benchmark")
     scores = {}
-    for test in tests:
+    for position, test in enumerate(tests):
         query = extract(model, test.query, console=console)
         gallery = (
             query if test.gallery == test.query else extract(model, test.gallery, console=console)
@@ -160,7 +166,8 @@ def evaluate_run(
         metric = config.evaluate.metric if config is not None else "cosine"
         scores[test.name] = evaluation.evaluate(query, gallery, rule, metric=metric)
         if picture is not None:
-            draw_ranked(picture, query, gallery, rule, 8)
+            own = picture if position == 0 else picture.with_stem(f"{picture.stem}-{test.name}")
+            draw_ranked(own, query, gallery, rule, 8)
     return scores
 
 
