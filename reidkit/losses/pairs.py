@@ -3,6 +3,7 @@
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
 from torch import Tensor
 
@@ -89,16 +90,21 @@ def widen(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def centred(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (B, D), (M, D) moved so that the queries' mean is the origin; distances and their
-    gradients stay the same.
+def placed(queries: Tensor, gallery: Tensor, *, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Both (B, D), (M, D) scaled to length 1 if wanted, and moved so that the queries' mean is the
+    origin; distances between them and their gradients do not feel the move.
 
     Distances come from a product whose rounding error grows with the norms. Around the mean the
-    norms are the spread of the batch, so a collapsed batch measures zero instead of noise.
+    norms are the spread of the batch, so a collapsed batch measures zero instead of noise. A
+    gallery that is the queries stays the same tensor as they.
     """
+    within = gallery is queries
+    if normalize:
+        queries = F.normalize(queries, dim=1)
+        gallery = queries if within else F.normalize(gallery, dim=1)
     mean = queries.detach().mean(0)
     moved = queries - mean
-    return moved, moved if gallery is queries else gallery - mean
+    return moved, moved if within else gallery - mean
 
 
 def check_shapes(name: str, vectors: Tensor, labels_name: str, labels: Tensor) -> None:

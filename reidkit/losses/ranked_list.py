@@ -4,11 +4,10 @@ import math
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.distances import squared_euclidean
-from reidkit.losses.pairs import PairLoss, Pairs, accepted_by_memory, centred, full_precision
+from reidkit.losses.pairs import PairLoss, Pairs, accepted_by_memory, full_precision, placed
 from reidkit.losses.registries import LOSSES
 
 
@@ -71,10 +70,7 @@ class RankedListLoss(PairLoss):
     def compare(self, queries: Tensor, gallery: Tensor, pairs: Pairs) -> Tensor:
         """The mean over queries of L_P + lambda L_N; a query without violating pairs gives 0."""
         within = gallery is queries
-        if self.normalize:
-            queries = F.normalize(queries, dim=1)
-            gallery = queries if within else F.normalize(gallery, dim=1)
-        queries, gallery = centred(queries, gallery)
+        queries, gallery = placed(queries, gallery, normalize=self.normalize)
         with torch.no_grad():
             value, slope = self._value_and_slope(queries, gallery, pairs)
             if within and self.gradient == "pair":

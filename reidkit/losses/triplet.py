@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.distances import euclidean, squared_euclidean
-from reidkit.losses.pairs import PairLoss, Pairs, accepted_by_memory, centred
+from reidkit.losses.pairs import PairLoss, Pairs, accepted_by_memory, placed
 from reidkit.losses.registries import LOSSES
 
 
@@ -52,10 +52,7 @@ class TripletLoss(PairLoss):
     def compare(self, queries: Tensor, gallery: Tensor, pairs: Pairs) -> Tensor:
         """The mean over anchors (hard) or violating triplets (all); 0 where there is no triplet."""
         within = gallery is queries
-        if self.normalize:
-            queries = F.normalize(queries, dim=1)
-            gallery = queries if within else F.normalize(gallery, dim=1)
-        queries, gallery = centred(queries, gallery)
+        queries, gallery = placed(queries, gallery, normalize=self.normalize)
         distance = (
             squared_euclidean(queries, gallery) if self.squared else euclidean(queries, gallery)
         )
