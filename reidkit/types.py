@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from reidkit.files import replacing
@@ -43,11 +43,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class EvalProtocol:
-    """What counts as an answer: decided by the benchmark, obeyed by evaluation."""
+    """What counts as an answer: decided by the benchmark, obeyed by evaluation.
+
+    `exclude` says what is neither right nor wrong for a query, `report` which scores are printed,
+    `groups` names sets of conditions (gait). `precision` is the form of the average precision:
+    rectangles as the Python toolboxes have it, or the trapezoids of Market's and MARS' MATLAB code.
+    `gallery="without_queries"` leaves out every gallery item that is some query itself.
+    `single_shot` asks for the expectation over galleries of one random image an identity.
+    """
 
     exclude: Exclusion
     report: tuple[str, ...] = ("mAP", "mINP", "rank-1", "rank-5", "rank-10")
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    precision: Literal["rectangle", "trapezoid"] = "rectangle"
+    gallery: Literal["all", "without_queries"] = "all"
+    single_shot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,15 @@ class ModelOutput(NamedTuple):
 class Features:
     """Vectors with the samples they belong to, in the same order.
 
-    vectors (N, parts * D) float; `pids` and `camids` are read from the samples.
+    vectors (N, parts * D) float; `pids` and `camids` are read from the samples. `model` is a
+    fingerprint of the weights that made them, empty where unknown: features of different models are
+    never compared.
     """
 
     vectors: Tensor
     samples: tuple[Sample, ...]
     parts: int = 1
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2:
@@ -139,13 +152,15 @@ class Features:
             raise ValueError(
                 f"features must be floating point, got {matrix.dtype}; convert them on purpose"
             )
-        identities = integers("pids", pids, len(matrix))
-        cameras = [0] * len(matrix) if camids is None else integers("camids", camids, len(matrix))
+        identities = integer_array("pids", pids, len(matrix)).tolist()
+        cameras = [0] * len(matrix)
+        if camids is not None:
+            cameras = integer_array("camids", camids, len(matrix)).tolist()
         samples = tuple(Sample((), pid, cam) for pid, cam in zip(identities, cameras, strict=True))
         return cls(matrix, samples)
 
     def save(self, path: str | Path) -> None:
-        """Write an `.npz` with `vectors`, `pids`, `camids`, `paths` (first frame) and `parts`.
+        """Write an `.npz`: `vectors`, `pids`, `camids`, `paths` (first frame), `parts`, `model`.
 
         Replaced atomically.
         """
@@ -157,6 +172,7 @@ class Features:
                 camids=self.camids.numpy(),
                 paths=np.array([s.frames[0] if s.frames else "" for s in self.samples], np.str_),
                 parts=np.int64(self.parts),
+                model=np.str_(self.model),
             )
 
     def save_csv(self, path: str | Path) -> None:
@@ -195,19 +211,21 @@ class Features:
                 "paths"
             )
         plain = cls.from_arrays(arrays["vectors"], arrays["pids"], arrays.get("camids"))
+        parts = int(arrays.get("parts", np.int64(1)))
+        model = str(arrays.get("model", ""))
         if "paths" not in arrays:
-            return plain
+            return cls(plain.vectors, plain.samples, parts, model)
         if len(arrays["paths"]) != len(plain):
             raise ValueError(f"{path}: {len(arrays['paths'])} paths for {len(plain)} vectors")
         samples = tuple(
             Sample((str(name),) if name else (), sample.pid, sample.camid)
             for name, sample in zip(arrays["paths"], plain.samples, strict=True)
         )
-        return cls(plain.vectors, samples, int(arrays.get("parts", np.int64(1))))
+        return cls(plain.vectors, samples, parts, model)
 
 
-def integers(name: str, values: ArrayLike | Tensor, length: int) -> list[int]:
-    """The values as a list of `length` Python ints, or a ValueError that names them."""
+def integer_array(name: str, values: ArrayLike | Tensor, length: int) -> NDArray[np.int64]:
+    """The values as (length,) int64, or a ValueError that names them."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape != (length,):
         raise ValueError(
@@ -215,7 +233,7 @@ def integers(name: str, values: ArrayLike | Tensor, length: int) -> list[int]:
         )
     if not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name} must be integers, got {array.dtype}; map names to numbers first")
-    return [int(value) for value in array]
+    return array.astype(np.int64)
 
 
 class Hits(NamedTuple):
@@ -230,7 +248,12 @@ class Hits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores(Mapping[str, float]):
-    """Named scores as fractions in [0, 1]; percent appears only when printing."""
+    """Named scores as fractions in [0, 1]; percent appears only when printing.
+
+    `queries` are those that count; `skipped` have no right answer; in `tied` a tie decided. `cmc`
+    (K,) is the curve; `interval` gives, by name, the ends of a 95 % bootstrap interval over
+    queries; `warnings` are sentences about what makes these numbers doubtful.
+    """
 
     values_by_name: Mapping[str, float]
     skipped: int = 0
@@ -238,6 +261,7 @@ class Scores(Mapping[str, float]):
     tied: int = 0
     cmc: Tensor | None = None
     interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         return self.values_by_name[name]
@@ -253,7 +277,17 @@ class Scores(Mapping[str, float]):
         names: Sequence[str] = list(self.values_by_name)
         head = "  ".join(f"{name:>8}" for name in names)
         row = "  ".join(f"{100 * self.values_by_name[name]:>7.2f}%" for name in names)
-        return "\n".join(line for line in (title, head, row, self.note()) if line)
+        return "\n".join(line for line in (title, head, row, *self._ends(), self.note()) if line)
+
+    def _ends(self) -> list[str]:
+        if not self.interval:
+            return []
+        pairs = [self.interval.get(name) for name in self.values_by_name]
+        rows = [
+            "  ".join(" " * 8 if pair is None else f"{100 * pair[end]:>7.2f}%" for pair in pairs)
+            for end in (0, 1)
+        ]
+        return [f"{rows[0]}  from", f"{rows[1]}  to: 95 % of draws of as many queries"]
 
     def note(self) -> str:
         """How many queries count, and how many were left out or decided by a tie."""
@@ -272,6 +306,7 @@ class Scores(Mapping[str, float]):
             "skipped": self.skipped,
             "tied": self.tied,
             "interval": {name: list(pair) for name, pair in self.interval.items()},
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -279,4 +314,6 @@ class Scores(Mapping[str, float]):
         """What `to_dict` gave, without the CMC."""
         interval = {name: (low, high) for name, (low, high) in plain["interval"].items()}
         counts = {name: plain[name] for name in ("skipped", "queries", "tied")}
-        return cls(plain["scores"], **counts, interval=interval)
+        return cls(
+            plain["scores"], **counts, interval=interval, warnings=tuple(plain.get("warnings", ()))
+        )

@@ -1,55 +1,63 @@
 """From features to scores: the front door of the room."""
 
 import logging
-import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from reidkit.evaluation.candidates import Candidates
-from reidkit.evaluation.hits import block_rows, find_hits
-from reidkit.evaluation.metrics import average_precision, cmc, inverse_negative_penalty, recall_at
+from reidkit.evaluation.clustering import nmi
+from reidkit.evaluation.hits import Ranking, block_rows, hits_of_distances, rank
+from reidkit.evaluation.intervals import bootstrap
+from reidkit.evaluation.metrics import cmc
+from reidkit.evaluation.metrics import metric as named_metric
+from reidkit.evaluation.protocols import OF_FEATURES
 from reidkit.evaluation.protocols import protocol as named_protocol
-from reidkit.evaluation.scoring import Scorer, pieces
+from reidkit.evaluation.scoring import Scorer
+from reidkit.evaluation.sides import Side, side_of_arrays
 from reidkit.types import EvalProtocol, Features, Hits, Metric, Scores
 
 logger = logging.getLogger(__name__)
 
 CMC_RANKS = 50
-COLLAPSED = (
-    1e-6  # share of the squared length that varies; an untrained ResNet still has about 1e-2
-)
+# Share of the squared length that varies; an untrained ResNet still has about 1e-2.
+COLLAPSED = 1e-6
 
 
 def evaluate(
-    query: Features, gallery: Features, protocol: EvalProtocol | str, *, metric: Metric = "cosine"
+    query: Features | Side,
+    gallery: Features | Side,
+    protocol: EvalProtocol | str,
+    *,
+    metric: Metric = "cosine",
+    memory: str | int = "512MB",
 ) -> Scores:
     """Scores the protocol reports, averaged over the queries that have a right answer.
 
-    `protocol` is a record or a name ("market1501", "same_class", "no_camera"). Ties count against
-    the model; queries without a right answer are left out of the means and counted in `skipped`.
-    `cmc` has shape (K,): K is 50, or as many candidates as the query with most of them has.
+    `protocol` is a record or a name (`PROTOCOLS` holds all). Ties count against the model; queries
+    without a right answer are left out of the means and counted in `skipped`. `cmc` has shape (K,):
+    K is 50, or as many candidates as the query with most of them has. `interval` holds 95 %
+    bootstrap intervals over queries. What makes the numbers doubtful (collapsed features, queries
+    that stand in the gallery themselves) is logged, and kept in `warnings`.
 
     Raises:
         ValueError: an unknown protocol or score, or anything `find_hits` refuses.
     """
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    functions = {name: _metric(name) for name in rules.report}
-    hits = find_hits(query, gallery, rules, metric=metric)
-    _warn_if_collapsed(gallery, metric)
-    counted = hits.offsets.diff() > 0
-    values = {name: float(function(hits)[counted].mean()) for name, function in functions.items()}
-    curve = cmc(hits, min(CMC_RANKS, int(hits.candidates.max())))
-    return Scores(
-        values_by_name=values,
-        skipped=int((~counted).sum()),
-        queries=int(counted.sum()),
-        tied=int(hits.tied.sum()),
-        cmc=curve[counted].mean(0),
-    )
+    _check_report(rules)
+    if rules.single_shot:
+        return _single_shot(query, gallery, rules, metric)
+    ranking = rank(query, gallery, rules, metric=metric, memory=memory)
+    scores = scores_of_hits(ranking.hits, rules, warnings=_doubts(ranking, rules, metric))
+    values = dict(scores)
+    for name in OF_FEATURES.intersection(rules.report):
+        values[name] = nmi(_features(gallery), metric=metric)
+    ordered = {name: values[name] for name in rules.report}
+    return replace(scores, values_by_name=ordered)
 
 
 def evaluate_arrays(
@@ -62,31 +70,76 @@ def evaluate_arrays(
     protocol: EvalProtocol | str = "market1501",
     *,
     metric: Metric = "cosine",
+    memory: str | int = "512MB",
 ) -> Scores:
     """`evaluate` on arrays or tensors from any toolkit.
 
     Vectors (Q, D) and (G, D) floating; pids and camids (Q,) and (G,) integers. Gallery pid -1 is
     junk and dropped, 0 a distractor that stays as a wrong answer. Camids may be None where the
-    protocol does not look at cameras.
+    protocol does not look at cameras. A memory-mapped gallery (`numpy.load(..., mmap_mode="r")`) is
+    read in blocks and never held.
 
     Raises:
         ValueError: wrong shapes, lengths or types (names of identities are refused: number them),
             or anything `evaluate` refuses.
     """
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    if rules.exclude == "same_camera" and (query_camids is None or gallery_camids is None):
-        raise ValueError(
-            "this protocol leaves out the query's camera and needs camids; or use 'no_camera'"
-        )
-    query = _features("query", query_vectors, query_pids, query_camids)
-    gallery = _features("gallery", gallery_vectors, gallery_pids, gallery_camids)
-    return evaluate(query, gallery, rules, metric=metric)
+    _check_cameras(rules, query_camids, gallery_camids)
+    query = _side("query", query_vectors, query_pids, query_camids)
+    gallery = _side("gallery", gallery_vectors, gallery_pids, gallery_camids)
+    return evaluate(query, gallery, rules, metric=metric, memory=memory)
+
+
+def evaluate_distances(
+    blocks: NDArray | Tensor | Iterable[NDArray | Tensor],
+    query_pids: ArrayLike | Tensor,
+    query_camids: ArrayLike | Tensor | None,
+    gallery_pids: ArrayLike | Tensor,
+    gallery_camids: ArrayLike | Tensor | None,
+    protocol: EvalProtocol | str = "market1501",
+) -> Scores:
+    """Scores of distances from anywhere: a matrix (Q, G), or its row blocks in order.
+
+    Smaller is closer; equal numbers are tied. What `rerank` gives goes here.
+
+    Raises:
+        ValueError: blocks that do not fit the pids, a distance that is NaN, a protocol or score
+            that needs the features, or anything `evaluate_arrays` refuses.
+    """
+    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    _check_report(rules)
+    if rules.single_shot or OF_FEATURES.intersection(rules.report):
+        raise ValueError("this protocol needs the features, not only distances: use `evaluate`")
+    _check_cameras(rules, query_camids, gallery_camids)
+    counts = [len(np.asarray(pids)) for pids in (query_pids, gallery_pids)]
+    query = _side("query", np.zeros((counts[0], 1), np.float32), query_pids, query_camids)
+    gallery = _side("gallery", np.zeros((counts[1], 1), np.float32), gallery_pids, gallery_camids)
+    rows = _row_blocks(blocks) if isinstance(blocks, np.ndarray | Tensor) else blocks
+    return scores_of_hits(hits_of_distances(rows, query, gallery, rules), rules)
+
+
+def scores_of_hits(hits: Hits, rules: EvalProtocol, *, warnings: tuple[str, ...] = ()) -> Scores:
+    """The scores of a protocol that are functions of ranks, with their intervals."""
+    counted = hits.offsets.diff() > 0
+    names = [name for name in rules.report if name not in OF_FEATURES]
+    columns = [named_metric(name, rules.precision)(hits)[counted] for name in names]
+    values = torch.stack(columns, 1) if columns else torch.empty(int(counted.sum()), 0)
+    curve = cmc(hits, min(CMC_RANKS, int(hits.candidates.max())))
+    return Scores(
+        values_by_name=dict(zip(names, values.mean(0).tolist(), strict=True)),
+        skipped=int((~counted).sum()),
+        queries=int(counted.sum()),
+        tied=int(hits.tied.sum()),
+        cmc=curve[counted].mean(0),
+        interval=_intervals(names, values),
+        warnings=warnings,
+    )
 
 
 @torch.no_grad()
 def nearest(
-    query: Features,
-    gallery: Features,
+    query: Features | Side,
+    gallery: Features | Side,
     protocol: EvalProtocol | str,
     k: int,
     *,
@@ -108,54 +161,107 @@ def nearest(
     distances = torch.full((len(query), k), torch.nan, dtype=torch.float64)
     for start, scores in scorer.blocks(rows):
         for q, row in enumerate(scores, start):
-            excluded = torch.from_numpy(candidates.of(q).excluded).to(row.device)
+            excluded = torch.from_numpy(candidates.of(q).excluded)
             row[excluded] = -torch.inf
             count = min(k, len(gallery) - len(excluded))
             if count:
                 close = row.topk(count).indices
-                indices[q, :count] = close.cpu()
-                distances[q, :count] = scorer.distances(q, close).cpu()
+                indices[q, :count] = close
+                distances[q, :count] = scorer.distances(q, close)
     return indices, distances
 
 
-def _metric(name: str) -> Callable[[Hits], Tensor]:
-    plain = {"mAP": average_precision, "mINP": inverse_negative_penalty}
-    if name in plain:
-        return plain[name]
-    match = re.fullmatch(r"(?:rank-|R@)([1-9]\d*)", name)
-    if match is None:
+def _single_shot(
+    query: Features | Side, gallery: Features | Side, rules: EvalProtocol, metric: Metric
+) -> Scores:
+    """Expected scores over galleries of one image an identity; a tie decides in no one of them."""
+    from reidkit.evaluation.single_shot import expected_single_shot
+
+    found = expected_single_shot(
+        _features(query), _features(gallery), rules, metric=metric, ranks=CMC_RANKS
+    )
+    counted = ~found.average_precision.isnan()
+    columns = [
+        found.average_precision if name == "mAP" else found.cmc[:, int(name[5:]) - 1]
+        for name in rules.report
+    ]
+    values = torch.stack(columns, 1)[counted]
+    return Scores(
+        values_by_name=dict(zip(rules.report, values.mean(0).tolist(), strict=True)),
+        skipped=int((~counted).sum()),
+        queries=int(counted.sum()),
+        cmc=found.cmc[counted].mean(0),
+        interval=_intervals(rules.report, values),
+    )
+
+
+def _check_report(rules: EvalProtocol) -> None:
+    """Refuse an unknown score before anything is computed."""
+    for name in rules.report:
+        if name in OF_FEATURES:
+            continue
+        named_metric(name)
+        if rules.single_shot and name != "mAP" and not name.startswith("rank-"):
+            raise ValueError(f"a single-shot protocol reports rank-k and mAP, not {name!r}")
+
+
+def _check_cameras(rules: EvalProtocol, *camids: ArrayLike | Tensor | None) -> None:
+    if rules.exclude == "same_camera" and any(side is None for side in camids):
         raise ValueError(
-            f"unknown score {name!r}; known: mAP, mINP, rank-k and R@k with a number k"
+            "this protocol leaves out the query's camera and needs camids; or use 'no_camera'"
         )
-    return partial(recall_at, k=int(match[1]))
 
 
-def _features(
-    side: str,
+def _doubts(ranking: Ranking, rules: EvalProtocol, metric: Metric) -> tuple[str, ...]:
+    found = ranking.space.gallery_survey
+    if metric == "cosine":
+        share = 1 - found.unit_mean_square
+    else:
+        share = 1 - float(np.square(found.mean).sum()) / (found.mean_square or 1.0)
+    copies = ranking.nearest_right
+    same = (1 - copies if metric == "cosine" else -copies) <= ranking.space.tie(copies)
+    doubts = []
+    if len(found.norms) > 1 and share < COLLAPSED:
+        doubts.append(
+            f"the gallery's features are almost all one vector ({max(share, 0.0):.1e} of their "
+            "squared length varies): the model has collapsed and its ranking is an accident"
+        )
+    elif rules.exclude != "itself" and same.any():
+        doubts.append(
+            f"{int(same.sum())} queries have a right answer at distance 0: is the query's own "
+            "image in the gallery? Protocol 'same_class' leaves out the query itself"
+        )
+    for doubt in doubts:
+        logger.warning("%s", doubt)
+    return tuple(doubts)
+
+
+def _intervals(names: Iterable[str], values: Tensor) -> dict[str, tuple[float, float]]:
+    ends = bootstrap(values).tolist() if values.numel() else []
+    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+
+
+def _features(side: Features | Side) -> Features:
+    if isinstance(side, Features):
+        return side
+    return Features.from_arrays(np.asarray(side.vectors), side.pids, side.camids)
+
+
+def _side(
+    name: str,
     vectors: ArrayLike | Tensor,
     pids: ArrayLike | Tensor,
     camids: ArrayLike | Tensor | None,
-) -> Features:
+) -> Side:
     try:
-        return Features.from_arrays(vectors, pids, camids)
+        return side_of_arrays(vectors, pids, camids)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{side}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
-def _warn_if_collapsed(gallery: Features, metric: Metric) -> None:
-    vectors = gallery.vectors.detach()
-    total = torch.zeros(vectors.shape[1], dtype=torch.float64)
-    squares = 0.0
-    for start, stop in pieces(*vectors.shape):
-        rows = vectors[start:stop].cpu().double()
-        if metric == "cosine":
-            rows = torch.nn.functional.normalize(rows, dim=1)
-        total += rows.sum(0)
-        squares += float(rows.square().sum())
-    share = 1 - float((total / len(gallery)).square().sum()) / (squares / len(gallery) or 1.0)
-    if len(gallery) > 1 and share < COLLAPSED:
-        logger.warning(
-            "the gallery's features are almost all one vector (%.1e of their squared length "
-            "varies): the model has collapsed and its ranking is an accident",
-            max(share, 0.0),
-        )
+def _row_blocks(matrix: NDArray | Tensor) -> Iterator[NDArray | Tensor]:
+    if matrix.ndim != 2:
+        raise ValueError(f"distances need shape (Q, G); got {tuple(matrix.shape)}")
+    rows = block_rows(max(matrix.shape[1], 1), "512MB")
+    for start in range(0, len(matrix), rows):
+        yield matrix[start : start + rows]

@@ -1,0 +1,324 @@
+"""Where query and gallery are compared: fast products of known error, exact pairs beside them."""
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from reidkit.evaluation import kernels
+from reidkit.evaluation.sides import Floats, Integers, Side
+from reidkit.types import Metric
+
+Item = TypeVar("Item")
+ROUNDING = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+# The error of a product of D terms is a sum of D roundings of either sign; it exceeds CERTAIN times
+# their standard bound with a chance below 1e-3 even where all partial sums are as large as they can
+# be, and in practice stays ten times below (Higham and Mary, A New Approach to Probabilistic
+# Rounding Error Analysis, SIAM J. Sci. Comput. 2019, theorem 2.4).
+CERTAIN = 4.0
+ORDINARY = (1e-6, 1e6)  # lengths of vectors whose products need no scaling in float32
+PIECE = 2**21  # numbers that are surveyed at a time
+SMALL = 2**26  # multiplications below which starting threads does not pay
+
+
+class Survey(NamedTuple):
+    """What one pass over a side finds."""
+
+    norms: Floats  # (N,)
+    mean: Floats  # (D,)
+    unit_mean_square: float  # |mean of the rows scaled to length 1|^2
+    mean_square: float  # mean of |row|^2
+
+
+class Block(NamedTuple):
+    """Rows of the gallery, ready for a product."""
+
+    first: int
+    rows: NDArray[np.floating]  # (C, D)
+    scale: NDArray[np.floating]  # (C,) score = product * scale + bias
+    bias: NDArray[np.floating]  # (C,)
+
+
+class Space:
+    """Scores of pairs: larger is closer within one query.
+
+    Cosine: the cosine itself. Euclidean: q.g - |g|^2 / 2 in coordinates that are centred on the
+    gallery's mean, so that a common offset does not blur the products, and scaled so that the
+    gallery lies in the unit ball.
+
+    Args:
+        query, gallery: the two sides.
+        metric: cosine (rows are normalised here; a zero row has cosine 0 to all) or euclidean.
+        left_out: gallery positions that count for no query; their score is -inf.
+
+    Raises:
+        ValueError: dimensions differ, features of two models, a feature that is not finite (with
+            its sample's name), an unknown metric.
+    """
+
+    def __init__(self, query: Side, gallery: Side, metric: Metric, left_out: Integers) -> None:
+        check_comparable(query, gallery, metric)
+        self.metric = metric
+        self.kind = kernels.COSINE if metric == "cosine" else kernels.EUCLIDEAN
+        self.query, self.gallery = query, gallery
+        self.gallery_survey = survey("gallery", gallery)
+        self.query_survey = self.gallery_survey
+        if query is not gallery:
+            self.query_survey = survey("query", query)
+        self.bias = np.zeros(len(gallery))
+        self.bias[left_out] = -np.inf
+        self.dim = query.vectors.shape[1]
+        if metric == "cosine":
+            self.centre = np.zeros(self.dim)
+            self.query_scale = _inverse(self.query_survey.norms)
+            self.gallery_scale = _inverse(self.gallery_survey.norms)
+            lengths = self.gallery_survey.norms
+            low, high = ORDINARY
+            self.as_it_is = bool(np.all((lengths == 0) | ((lengths > low) & (lengths < high))))
+        else:
+            self.centre = self.gallery_survey.mean
+            self.spread = self._furthest() or 1.0
+            self.query_scale = np.full(len(query), 1 / self.spread)
+            self.gallery_scale = np.full(len(gallery), 1 / self.spread)
+            self.as_it_is = False
+
+    def exact(self, rows: Integers, columns: Integers) -> Floats:
+        """Cosine, or minus the squared distance, of pairs in float64. rows (M,), columns (M,)."""
+        out = np.empty(len(rows))
+        step = max(1, SMALL // (8 * self.dim))
+
+        def measure(start: int) -> None:
+            part = slice(start, start + step)
+            kernels.closeness_of_pairs(
+                self.kind,
+                np.asarray(self.query.vectors),
+                np.asarray(self.gallery.vectors),
+                self.query_survey.norms,
+                self.gallery_survey.norms,
+                rows[part],
+                columns[part],
+                out[part],
+            )
+
+        in_threads(range(0, len(rows), step), measure, len(rows) * self.dim)
+        hand_back(self.gallery.vectors)
+        return out
+
+    def tie(self, closeness: Floats) -> Floats:
+        """Differences of `exact` that are rounding: what differs by no more is equal. (M,)."""
+        rounding = ROUNDING[np.dtype(np.float64)] * (4 * self.dim + 32)
+        return (
+            np.full(len(closeness), rounding) if self.metric == "cosine" else -rounding * closeness
+        )
+
+    def scores(self, closeness: Floats, owner: Integers) -> Floats:
+        """The scores that stand for values of `exact` of the queries `owner` (M,)."""
+        if self.metric == "cosine":
+            return closeness
+        return (self._query_squares()[owner] + closeness / self.spread**2) / 2
+
+    def queries(
+        self, index: Integers, dtype: type[np.floating]
+    ) -> tuple[NDArray[np.floating], Floats]:
+        """Rows (R, D) ready for a product, and how far a score may be from the true one. (R,)."""
+        rows = np.empty((len(index), self.dim), dtype)
+        error = np.empty(len(index))
+
+        def prepare(piece: tuple[int, int]) -> None:
+            part = slice(*piece)
+            which = index[part]
+            squares, energy = np.empty(len(which)), np.empty(len(which))
+            vectors = np.asarray(self.query.vectors)[which]
+            kernels.place(vectors, self.centre, self.query_scale[which], rows[part], squares)
+            kernels.partial_energy(rows[part], energy)
+            error[part] = self._error(np.sqrt(squares), energy, np.dtype(dtype))
+
+        in_threads(pieces(*rows.shape), prepare, 8 * rows.size)
+        return rows, error
+
+    def _error(self, lengths: Floats, energy: Floats, dtype: np.dtype) -> Floats:
+        if dtype == np.float64:
+            # What differs by no more is equal: here the bound must hold always.
+            return self._tie_of(lengths)
+        # Roundings of the products, and of what enters and leaves them; the gallery's rows are no
+        # longer than 1.
+        return ROUNDING[dtype] * (CERTAIN * np.sqrt(energy) + 8 * (lengths + 1))
+
+    def largest_error(self) -> float:
+        """How far a float64 score of any query may be from the true one."""
+        longest = np.ones(1)
+        if self.metric == "euclidean":
+            longest = np.sqrt(self._query_squares().max(keepdims=True))
+        return float(self._tie_of(longest)[0])
+
+    def _tie_of(self, lengths: Floats) -> Floats:
+        rounding = ROUNDING[np.dtype(np.float64)] * (4 * self.dim + 32)
+        return rounding * (np.ones_like(lengths) if self.metric == "cosine" else (lengths + 1) ** 2)
+
+    def blocks(self, columns: int, dtype: type[np.floating]) -> Iterator[Block]:
+        """The gallery in blocks of `columns` rows; a memory-mapped one is read piece by piece."""
+        for first in range(0, len(self.gallery), columns):
+            part = slice(first, first + columns)
+            vectors = np.asarray(self.gallery.vectors[part])
+            if self.as_it_is and dtype is np.float32 and vectors.dtype == np.float32:
+                scale = self.gallery_scale[part].astype(dtype)
+                yield Block(first, vectors, scale, self.bias[part].astype(dtype))
+            else:
+                rows, squares = np.empty(vectors.shape, dtype), np.empty(len(vectors))
+                kernels.place(vectors, self.centre, self.gallery_scale[part], rows, squares)
+                bias = self.bias[part] - (squares / 2 if self.metric == "euclidean" else 0)
+                yield Block(first, rows, np.ones(len(rows), dtype), bias.astype(dtype))
+            hand_back(self.gallery.vectors)
+
+    def _query_squares(self) -> Floats:
+        squares = np.empty(len(self.query))
+        for start, stop in pieces(*self.query.vectors.shape):
+            rows = np.asarray(self.query.vectors[start:stop])
+            waste = np.empty(rows.shape)
+            kernels.place(
+                rows, self.centre, self.query_scale[start:stop], waste, squares[start:stop]
+            )
+        return squares
+
+    def _furthest(self) -> float:
+        furthest = 0.0
+        for start, stop in pieces(*self.gallery.vectors.shape):
+            rows = np.asarray(self.gallery.vectors[start:stop])
+            waste, squares = np.empty(rows.shape), np.empty(len(rows))
+            kernels.place(rows, self.centre, np.ones(len(rows)), waste, squares)
+            furthest = max(furthest, float(squares.max()))
+            hand_back(self.gallery.vectors)
+        return float(np.sqrt(furthest))
+
+
+def check_comparable(query: Side, gallery: Side, metric: str) -> None:
+    """Raise a ValueError unless both sides are of one dimension and one model, and the metric is
+    known.
+    """
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"unknown metric {metric!r}; known: cosine, euclidean")
+    dims = query.vectors.shape[1], gallery.vectors.shape[1]
+    if dims[0] != dims[1] or not dims[0]:
+        raise ValueError(
+            f"query features have {dims[0]} dimensions, gallery features {dims[1]}; "
+            "expected the same number, at least 1: extract both with one model"
+        )
+    if query.model and gallery.model and query.model != gallery.model:
+        raise ValueError(
+            f"query features are of model {query.model}, gallery features of {gallery.model}; "
+            "vectors of two models have nothing in common: extract both with one"
+        )
+
+
+def survey(side: str, rows: Side) -> Survey:
+    """Norms, mean and spread of a side in one pass; a ValueError names the first bad sample."""
+    count, dim = rows.vectors.shape
+    norms = np.empty(count)
+    total, units = np.zeros(dim), np.zeros(dim)
+    adding = Lock()
+    bad: list[int] = []
+
+    def look(piece: tuple[int, int]) -> None:
+        start, stop = piece
+        mine = np.zeros((2, dim))
+        part = np.asarray(rows.vectors[start:stop])
+        found = kernels.survey(part, norms[start:stop], mine[0], mine[1])
+        hand_back(rows.vectors)
+        with adding:
+            total.__iadd__(mine[0])
+            units.__iadd__(mine[1])
+            if found >= 0:
+                bad.append(start + found)
+
+    in_threads(pieces(count, dim), look, count * dim)
+    if bad:
+        position = min(bad)
+        raise ValueError(
+            f"{side} feature {position} ({rows.name(position)}) is not finite; "
+            "look for NaN in the model's weights or in that input"
+        )
+    return Survey(
+        norms,
+        total / count,
+        float(np.square(units / count).sum()),
+        float(np.square(norms).mean()),
+    )
+
+
+def multiply(queries: NDArray, rows: NDArray, out: NDArray, device: torch.device) -> None:
+    """out (R, C) = queries (R, D) @ rows (C, D)^T, on the device where the features live."""
+    if device.type == "cpu":
+        # numpy's BLAS: on AMD processors 1.4 to 3 times as fast as torch's at these shapes.
+        np.matmul(queries, rows.T, out=out)
+    else:
+        multiply_on_device(queries, rows, out, device)
+
+
+def multiply_on_device(queries: NDArray, rows: NDArray, out: NDArray, device: torch.device) -> None:
+    """`multiply` by torch; float64 products of a device without float64 (mps) stay on the CPU."""
+    if device.type == "mps" and queries.dtype == np.float64:
+        device = torch.device("cpu")
+    # TF32 keeps ten bits: the bound on the error would not hold.
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        found = torch.from_numpy(queries).to(device) @ torch.tensor(rows).to(device).t()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+    out[:] = found.cpu().numpy()
+
+
+def in_threads(items: Iterable[Item], work: Callable[[Item], None], effort: float) -> None:
+    """work(item) for all items, on as many threads as torch may use; the first error is raised.
+
+    Each thread multiplies by itself: one product on one core and what is made of it while it is in
+    that core's cache, instead of one product on all cores and a wait. `effort` is the number of
+    multiplications; for a small one the caller's thread does it all.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or effort < SMALL:
+        for item in items:
+            work(item)
+        return
+    source, taking = iter(items), Lock()
+
+    def serve() -> None:
+        while True:
+            with taking:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            work(item)
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(serve) for _ in range(threads)]:
+            done.result()
+
+
+def pieces(count: int, dim: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of pieces of at most PIECE numbers, at least one row."""
+    rows = max(1, PIECE // max(dim, 1))
+    for start in range(0, count, rows):
+        yield start, min(start + rows, count)
+
+
+def hand_back(vectors: NDArray) -> None:
+    """Let go of the pages of a memory-mapped array: they would count as this process's memory."""
+    pages = getattr(vectors, "_mmap", None)
+    if (
+        pages is not None
+        and getattr(vectors, "mode", "") in ("r", "r+")
+        and hasattr(mmap, "MADV_DONTNEED")
+    ):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _inverse(lengths: Floats) -> Floats:
+    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
