@@ -18,12 +18,14 @@ from reidkit.evaluation.metrics import metric as named_metric
 from reidkit.evaluation.protocols import OF_FEATURES
 from reidkit.evaluation.protocols import protocol as named_protocol
 from reidkit.evaluation.scoring import Scorer
-from reidkit.evaluation.sides import Side, side_of_arrays
+from reidkit.evaluation.sides import Side, as_side, side_of_arrays
+from reidkit.neighbours import knn
 from reidkit.types import EvalProtocol, Features, Hits, Metric, Scores
 
 logger = logging.getLogger(__name__)
 
 CMC_RANKS = 50
+MANY_QUERIES, LONGEST_LIST = 256, 1024  # where copying the gallery into a search index pays
 # Share of the squared length that varies; an untrained ResNet still has about 1e-2.
 COLLAPSED = 1e-6
 
@@ -154,21 +156,47 @@ def nearest(
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     if k < 1:
         raise ValueError(f"k = {k}: expected at least 1 neighbour")
+    same = query is gallery
+    query = as_side(query)
+    gallery = query if same else as_side(gallery)
     candidates = Candidates(query, gallery, rules)
     scorer = Scorer(query, gallery, metric)
-    rows = block_rows(len(gallery), memory)
+    remaining = candidates.counts()
+    wide = k + len(gallery) - len(candidates.left_out) - int(remaining.min())
+    if len(query) >= MANY_QUERIES and wide <= LONGEST_LIST:
+        found = _search(query, gallery, candidates, wide, metric)
+    else:
+        found = _topk(scorer, candidates, remaining, k, memory)
     indices = torch.full((len(query), k), -1, dtype=torch.int64)
     distances = torch.full((len(query), k), torch.nan, dtype=torch.float64)
-    for start, scores in scorer.blocks(rows):
-        for q, row in enumerate(scores, start):
-            excluded = torch.from_numpy(candidates.of(q).excluded)
-            row[excluded] = -torch.inf
-            count = min(k, len(gallery) - len(excluded))
-            if count:
-                close = row.topk(count).indices
-                indices[q, :count] = close
-                distances[q, :count] = scorer.distances(q, close)
+    for q, columns in found:
+        far, order = scorer.distances(q, torch.from_numpy(columns)).sort(stable=True)
+        count = min(k, len(columns))
+        indices[q, :count] = torch.from_numpy(columns)[order[:k]]
+        distances[q, :count] = far[:k]
     return indices, distances
+
+
+def _search(
+    query: Side, gallery: Side, candidates: Candidates, wide: int, metric: Metric
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Positions near each query by FAISS, so many that k are left without the excluded ones."""
+    kept = np.setdiff1d(np.arange(len(gallery)), candidates.left_out)
+    vectors = torch.from_numpy(gallery.vectors[kept]).to(gallery.device)
+    asked = torch.from_numpy(np.asarray(query.vectors)).to(query.device)
+    _, found = knn(asked, vectors, min(wide, len(kept)), metric=metric)
+    for q, row in enumerate(kept[found.cpu().numpy()]):
+        yield q, row[~np.isin(row, candidates.of(q).excluded)]
+
+
+def _topk(
+    scorer: Scorer, candidates: Candidates, remaining: NDArray, k: int, memory: str | int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The k nearest positions of each query from whole rows of scores: no copy of the gallery."""
+    for start, scores in scorer.blocks(block_rows(candidates.size, memory)):
+        for q, row in enumerate(scores, start):
+            row[torch.from_numpy(candidates.of(q).excluded)] = -torch.inf
+            yield q, row.topk(min(k, int(remaining[q]))).indices.numpy()
 
 
 def _single_shot(

@@ -266,7 +266,9 @@ def _run(
 
         def serve(item: tuple[Block, tuple[int, int]]) -> None:
             block, part = item
-            scores = buffers.take(part[1] - part[0], len(block.rows))
+            shape = part[1] - part[0], len(block.rows)
+            buffer = buffers.take()
+            scores = buffer[: shape[0] * shape[1]].reshape(shape)
             multiply(ready[slice(*part)], block.rows, scores, space.query.device)
             with locks[part]:  # two blocks of the gallery may reach one query at a time
                 kernels.count_closer(
@@ -282,7 +284,7 @@ def _run(
                     budget,
                     *tally,
                 )
-            buffers.give(scores)
+            buffers.give(buffer)
 
         items = ((block, part) for block in space.blocks(columns, dtype) for part in parts)
         in_threads(items, serve, float(len(batch)) * len(space.gallery) * space.dim)
@@ -300,15 +302,14 @@ class _Buffers:
         self.size, self.dtype = size, dtype
         self.idle: list[NDArray] = []
 
-    def take(self, rows: int, columns: int) -> NDArray:
+    def take(self) -> NDArray:
         try:
-            flat = self.idle.pop()
+            return self.idle.pop()
         except IndexError:
-            flat = np.empty(self.size, self.dtype)
-        return flat[: rows * columns].reshape(rows, columns)
+            return np.empty(self.size, self.dtype)
 
-    def give(self, scores: NDArray) -> None:
-        self.idle.append(scores.base)
+    def give(self, buffer: NDArray) -> None:
+        self.idle.append(buffer)
 
 
 def _empty_tally(answers: int, queries: int) -> Tally:

@@ -145,8 +145,8 @@ def silence(row: Any, first: int, order: Any, start: int, stop: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _score(products: Any, scale: Any, bias: Any, lowest: Any, out: Any) -> int:
-    """out = products * scale + bias; returns how many reach `lowest`. All (C,)."""
+def _score(products: Any, scale: Any, bias: Any, lowest: Any, out: Any) -> Any:
+    """out = products * scale + bias; says how many reach `lowest`. All (C,)."""
     some = np.int32(0)
     for i in range(products.shape[0]):
         x = products[i] * scale[i] + bias[i]
@@ -156,7 +156,7 @@ def _score(products: Any, scale: Any, bias: Any, lowest: Any, out: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _above(scores: Any, count: int, low: Any, high: Any) -> tuple[int, int]:
+def _above(scores: Any, count: int, low: Any, high: Any) -> Any:
     """How many of scores[:count] reach `low`, and how many `high`."""
     possible = np.int32(0)
     certain = np.int32(0)

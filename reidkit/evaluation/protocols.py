@@ -38,8 +38,8 @@ _NOTES = {
         "(pid 0) stay as wrong answers."
     ),
     "market1501_matlab": (
-        "Market-1501 as the authors' MATLAB code scores it: Zheng et al., ICCV 2015. mAP comes out "
-        "lower than with 'market1501'; rank-k is the same."
+        "Market-1501 as the authors' MATLAB code scores it: Zheng et al., ICCV 2015. mAP is never "
+        "higher than with 'market1501'; rank-k is the same."
     ),
     "msmt17": (
         "MSMT17: Wei et al., Person Transfer GAN to Bridge Domain Gap, CVPR 2018. 11,659 queries, "

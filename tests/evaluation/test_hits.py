@@ -1,5 +1,7 @@
 """Ranks of right answers: by hand, against brute force, and whatever the order of the gallery."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,7 @@ def slow_ranks(query, gallery, rules, metric="cosine", tie=1e-11):
         ]
         right = sorted((table[i, j], j) for j in valid if gallery.samples[j].pid == q.pid)
         wrong = [table[i, j] for j in valid if gallery.samples[j].pid != q.pid]
-        answers.append(
-            [1 + n + sum(w <= d + tie for w in wrong) for n, (d, _) in enumerate(right)]
-        )
+        answers.append([1 + n + sum(w <= d + tie for w in wrong) for n, (d, _) in enumerate(right)])
         counts.append(len(valid))
     return answers, counts
 
@@ -318,3 +318,15 @@ def test_nearest_equals_a_full_sort(metric):
     table = table if metric == "cosine" else table**0.5
     assert np.array_equal(indices.numpy(), np.argsort(table, axis=1)[:, :7])
     assert np.allclose(distances.numpy(), np.sort(table, axis=1)[:, :7], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("rules", [MARKET, NOTHING])
+def test_nearest_by_search_equals_nearest_by_rows(monkeypatch, metric, rules):
+    module = importlib.import_module("reidkit.evaluation.evaluate")
+    query, gallery = drawn(15, q=20, g=90, dim=5)
+    by_rows = nearest(query, gallery, rules, 8, metric=metric)
+    monkeypatch.setattr(module, "MANY_QUERIES", 1)
+    by_search = nearest(query, gallery, rules, 8, metric=metric)
+    assert by_search[0].equal(by_rows[0])
+    assert torch.allclose(by_search[1], by_rows[1], equal_nan=True)
