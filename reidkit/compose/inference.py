@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,8 +33,9 @@ def extract(
 ) -> Features:
     """Features of samples, or of all images below a folder, as the model's preprocessing asks.
 
-    The model stays on its device unless another is named. Raises ValueError where an image cannot
-    be read or a feature is not finite.
+    The model stays on its device unless another is named. The features know the model by the
+    fingerprint of its weights. Raises ValueError where an image cannot be read or a feature is not
+    finite.
     """
     if isinstance(samples, str | Path):
         samples = data.folder_samples(Path(samples))
@@ -49,7 +51,8 @@ def extract(
         device=torch.device(device),
     )
     with console.bar("extract", len(samples)) as update:
-        return engine.extract(model, loader, samples, progress=lambda done, total: update(done))
+        found = engine.extract(model, loader, samples, progress=lambda done, total: update(done))
+    return replace(found, model=_weights_hash(model))
 
 
 def extract_to(
@@ -86,7 +89,7 @@ def extract_to(
             )
         pieces.append(Features.load(piece))
     vectors = torch.cat([piece.vectors for piece in pieces])
-    features = Features(vectors, tuple(samples), pieces[0].parts)
+    features = Features(vectors, tuple(samples), pieces[0].parts, pieces[0].model)
     if out.suffix == ".csv":
         features.save_csv(out)
     else:
@@ -183,7 +186,8 @@ def draw_ranked(
     """Draw `count` queries, spread evenly over the list, with their nearest valid gallery items."""
     count = min(count, len(query))
     chosen = [round(i * (len(query) - 1) / max(count - 1, 1)) for i in range(count)]
-    some = Features(query.vectors[chosen], tuple(query.samples[i] for i in chosen), query.parts)
+    samples = tuple(query.samples[i] for i in chosen)
+    some = replace(query, vectors=query.vectors[chosen], samples=samples)
     indices, distances = evaluation.nearest(some, gallery, protocol, PICTURE_WIDTH)
     rows = []
     for sample, found, far in zip(some.samples, indices.tolist(), distances.tolist(), strict=True):
