@@ -114,6 +114,25 @@ def read_card(path: str | Path) -> ModelCard:
         raise ValueError(f"{file} has a value of the wrong kind: {error}") from error
 
 
+def store_info(path: str | Path, name: str, value: Any) -> Path:
+    """Put one entry into `info` of an existing `model.json`, atomically; all else stays as it is.
+
+    path: the run folder, its `model.json` or its `model.safetensors`. Returns the file. Raises
+    FileNotFoundError where there is no card, ValueError for a broken one or a value that is no
+    plain JSON.
+    """
+    file = card_file(Path(path))
+    read_card(file)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["info"] = {**content.get("info", {}), name: value}
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be plain JSON values: {error}") from error
+    write_atomically(file, text.encode())
+    return file
+
+
 def load_model(path: str | Path) -> EmbeddingModel:
     """The model of a run folder, ready to use: eval mode, on the CPU, with its preprocessing.
 

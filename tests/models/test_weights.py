@@ -12,6 +12,7 @@ from reidkit.models import (
     read_card,
     save_model,
 )
+from reidkit.models.weights import store_info
 from reidkit.types import Preprocessing
 
 SPEC = {
@@ -154,3 +155,36 @@ def test_a_card_whose_component_is_unknown_names_it(run):
 def test_weights_are_stored_plainly(run):
     state = load_file(run[0] / "model.safetensors")
     assert set(state) == set(run[1].state_dict())
+
+
+def test_an_entry_stored_later_changes_nothing_else_in_the_card(run):
+    folder, _ = run
+    before = json.loads((folder / "model.json").read_text())
+    before["of another program"] = [1, 2]
+    (folder / "model.json").write_text(json.dumps(before))
+    file = store_info(folder / "model.safetensors", "threshold", {"threshold": 0.5})
+    assert file == folder / "model.json"
+    after = json.loads(file.read_text())
+    assert after["info"].pop("threshold") == {"threshold": 0.5}
+    assert after == before
+    store_info(folder, "threshold", {"threshold": 0.6})
+    assert read_card(folder).info["threshold"] == {"threshold": 0.6}
+    assert load_model(folder).embedding_size == 256
+
+
+def test_an_entry_that_cannot_be_stored_leaves_the_card_as_it_was(run, tmp_path, monkeypatch):
+    folder, _ = run
+    before = (folder / "model.json").read_bytes()
+    with pytest.raises(ValueError, match="threshold must be plain JSON"):
+        store_info(folder, "threshold", float("nan"))
+    with pytest.raises(FileNotFoundError, match="expected a run folder"):
+        store_info(tmp_path / "nowhere", "threshold", 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store_info(folder, "threshold", 1)
+    assert (folder / "model.json").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
