@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from reidkit.compose import extract
     from reidkit.data import load_benchmark
     from reidkit.engine import fit
-    from reidkit.evaluation import evaluate, evaluate_arrays, find_hits
+    from reidkit.evaluation import evaluate, evaluate_arrays, find_hits, rerank
     from reidkit.losses import RankedListLoss
     from reidkit.models import ReIDModel, SetPooling, load_model
     from reidkit.types import (
@@ -38,6 +38,7 @@ __all__ = [
     "evaluate",
     "evaluate_arrays",
     "find_hits",
+    "rerank",
     "fit",
 ]
 
@@ -45,7 +46,7 @@ _HOMES = {
     "reidkit.compose": ("extract",),
     "reidkit.data": ("load_benchmark",),
     "reidkit.engine": ("fit",),
-    "reidkit.evaluation": ("evaluate", "evaluate_arrays", "find_hits"),
+    "reidkit.evaluation": ("evaluate", "evaluate_arrays", "find_hits", "rerank"),
     "reidkit.losses": ("RankedListLoss",),
     "reidkit.models": ("ReIDModel", "SetPooling", "load_model"),
     "reidkit.types": ("Benchmark", "EvalProtocol", "Features", "Hits", "Sample", "Scores"),

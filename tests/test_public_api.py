@@ -9,7 +9,7 @@ PROMISED = {
     "RankedListLoss", "ReIDModel", "SetPooling",
     "Sample", "Benchmark", "EvalProtocol", "Features", "Hits", "Scores",
     "load_benchmark", "load_model", "extract",
-    "evaluate", "evaluate_arrays", "find_hits", "fit",
+    "evaluate", "evaluate_arrays", "find_hits", "rerank", "fit",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from reidkit.evaluation.gait import GAIT_PROTOCOLS, GaitTable, gait_table
+from reidkit.evaluation.gait.table import GAIT_PROTOCOLS, GaitTable, gait_table
 from reidkit.types import Features, Sample
 
 RULES = GAIT_PROTOCOLS["casia_b"]

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit.evaluation.calibration import Calibration, calibrate
-from reidkit.evaluation.pairs import Pairs, PairSource
-from reidkit.evaluation.thresholds import (
+from reidkit.evaluation.decision.calibration import Calibration, calibrate
+from reidkit.evaluation.decision.pairs import Pairs, PairSource
+from reidkit.evaluation.decision.thresholds import (
     Independent,
     TooFewPairs,
     check_fraction,

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidkit.evaluation.gait import GAIT_PROTOCOLS, GaitProtocol, gait_protocol, gait_table
-from reidkit.evaluation.part_distances import PartDistances, part_distances
+from reidkit.evaluation.gait.part_distances import PartDistances, part_distances
+from reidkit.evaluation.gait.table import GAIT_PROTOCOLS, GaitProtocol, gait_protocol, gait_table
 from reidkit.types import Features, Sample
 
 # By its name: the package may offer the function of the same name.
-module = importlib.import_module("reidkit.evaluation.part_distances")
+module = importlib.import_module("reidkit.evaluation.gait.part_distances")
 
 TINY = GaitProtocol("tiny", ("g",), {"A": ("a",), "B": ("b", "b2")})
 POOLED = GaitProtocol("pool", ("g",), {"A": ("a",), "B": ("b", "b2")}, pooled=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidkit.evaluation.open_set import identify, open_set
+from reidkit.evaluation.decision.open_set import identify, open_set
 from reidkit.types import Features
 
 # On a line: people 1, 2, 3 at 0, 10, 20.

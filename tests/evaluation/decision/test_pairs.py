@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidkit.evaluation.pairs import PairSource
+from reidkit.evaluation.decision.pairs import PairSource
 from reidkit.types import Features, Sample
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from reidkit.evaluation.calibration import (
+from reidkit.evaluation.decision.calibration import (
     Calibration,
     ReliabilityBin,
     calibrate,

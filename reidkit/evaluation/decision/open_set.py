@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reidkit.evaluation.decision.pairs import JUNK, placed, placed_similarity
 from reidkit.evaluation.evaluate import nearest
 from reidkit.evaluation.hits import find_hits
 from reidkit.evaluation.metrics import first_ranks
-from reidkit.evaluation.pairs import JUNK, placed, placed_similarity
 from reidkit.evaluation.protocols import protocol as named_protocol
 from reidkit.neighbours import knn
 from reidkit.types import EvalProtocol, Features, Metric

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reidkit.evaluation.part_distances import (
+from reidkit.evaluation.gait.part_distances import (
     Columns,
     Distance,
     Floats,

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from reidkit.evaluation.hits import memory_bytes
-from reidkit.evaluation.jaccard import Encoding, encode, mix, pairs, parts, stacked
-from reidkit.evaluation.neighbour_lists import Items, place, shared_out
+from reidkit.evaluation.reranking.jaccard import Encoding, encode, mix, pairs, parts, stacked
+from reidkit.evaluation.reranking.neighbour_lists import Items, place, shared_out
 from reidkit.evaluation.sides import Side, as_side
 from reidkit.evaluation.space import check_comparable, in_threads
 from reidkit.types import Features, Metric

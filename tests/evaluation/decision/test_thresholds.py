@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, binomtest
 
-from reidkit.evaluation.pairs import PairSource
-from reidkit.evaluation.thresholds import (
+from reidkit.evaluation.decision.pairs import PairSource
+from reidkit.evaluation.decision.thresholds import (
     TooFewPairs,
     estimated_threshold,
     exact_threshold,

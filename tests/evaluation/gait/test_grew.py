@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidkit.evaluation.grew import grew_check, grew_submission
+from reidkit.evaluation.gait.grew import grew_check, grew_submission
 from reidkit.types import Features, Sample
 
 

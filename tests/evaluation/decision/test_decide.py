@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from reidkit.evaluation.decide import Decision, decide
-from reidkit.evaluation.pairs import PairSource
-from reidkit.evaluation.thresholds import (
+from reidkit.evaluation.decision.decide import Decision, decide
+from reidkit.evaluation.decision.pairs import PairSource
+from reidkit.evaluation.decision.thresholds import (
     TooFewPairs,
     estimated_threshold,
     exact_threshold,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reidkit.evaluation.part_distances import Columns, Distance, PartDistances
+from reidkit.evaluation.gait.part_distances import Columns, Distance, PartDistances
 from reidkit.files import replacing
 from reidkit.types import Features, Sample, Scores
 

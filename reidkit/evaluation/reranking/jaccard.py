@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csc_matrix, csr_matrix
 
-from reidkit.evaluation.neighbour_lists import (
+from reidkit.evaluation.reranking.neighbour_lists import (
     Floats,
     Ints,
     Items,
