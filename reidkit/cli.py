@@ -120,38 +120,86 @@ def evaluate(
         str | None, typer.Option(help="market1501, same_class or no_camera; the benchmark's own.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the ranked lists here (PNG).")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write one self-contained page here (HTML).")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another run: the report tells what changed since.")
+    ] = None,
+    compare_query: Annotated[
+        Path | None, typer.Option(help="The same, as query features of another model.")
+    ] = None,
+    compare_gallery: Annotated[
+        Path | None, typer.Option(help="Gallery features of that model.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the scores here (JSON); RUN/scores.json by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a trained model, or features from any toolkit: CMC, mAP, mINP.
 
-    Examples: reidkit evaluate runs/quickstart
+    Examples: reidkit evaluate runs/quickstart --report report.html
     reidkit evaluate --query q.npz --gallery g.npz --protocol market1501
     """
     files = [side for side in (query, gallery) if side is not None]
     if len(files) != (2 if run is None else 0):
         raise WrongCall("give a RUN, or both --query and --gallery")
-    from reidkit import compose, evaluation
-    from reidkit.types import Features
+    others = [side for side in (compare_query, compare_gallery) if side is not None]
+    if len(others) == 1 or (others and run is not None):
+        raise WrongCall("--compare-query and --compare-gallery go together, with --query")
+    if compare is not None and run is None:
+        raise WrongCall("--compare is for a RUN; features have --compare-query, --compare-gallery")
+    if report is None and (compare is not None or others):
+        raise WrongCall("a comparison is told in the report: add --report FILE.html")
+    for option, path, ending in (("report", report, ".html"), ("out", out, ".json")):
+        if path is not None and path.suffix != ending:
+            raise WrongCall(f"--{option} {path}: the file's name ends in {ending}")
+    from datetime import date
+
+    from reidkit.compose import reporting
 
     console = _console(as_json)
+    today = date.today().isoformat()
     if run is not None:
-        found = compose.evaluate_run(
-            run, benchmark=benchmark, root=root, protocol=protocol, picture=picture, console=console
+        found = reporting.evaluate_run(
+            run,
+            benchmark=benchmark,
+            root=root,
+            protocol=protocol,
+            picture=picture,
+            page=report,
+            compare=compare,
+            date=today,
+            console=console,
         )
+        out = out or (run / "scores.json" if run.is_dir() else None)
     else:
         assert query is not None and gallery is not None
-        sides = (Features.load(query), Features.load(gallery))
-        rule = evaluation.protocol(protocol or "market1501")
-        found = {query.stem: evaluation.evaluate(*sides, rule)}
-        if picture is not None:
-            compose.draw_ranked(picture, *sides, rule, 8)
+        found = reporting.evaluate_files(
+            query,
+            gallery,
+            protocol=protocol or "market1501",
+            picture=picture,
+            page=report,
+            compare=(others[0], others[1]) if others else None,
+            date=today,
+        )
     if as_json:
         _print_json({name: scores.to_dict() for name, scores in found.items()})
     else:
         for name, scores in found.items():
             console.say(scores.table(name))
-        if picture is not None:
-            console.say(f"ranked lists: {picture}")
+        for what, path in (("ranked lists", picture), ("report", report)):
+            if path is not None:
+                console.say(f"{what}: {path}")
+    if out is not None:
+        # Scores by another protocol than the benchmark's own do not take the place of its own.
+        by = f" by {protocol}" if protocol else ""
+        told = {name + by: scores for name, scores in found.items()}
+        reporting.write_scores(out, told, "features" if run is None else "trained")
+        if not as_json:
+            console.say(f"scores: {out}")
 
 
 @app.command()
@@ -188,6 +236,86 @@ def extract(
         _print_json({"out": str(out), "shape": shape, "parts": features.parts})
     else:
         console.say(f"{shape[0]} features of {shape[1]} numbers: {out}")
+
+
+@app.command()
+def decide(
+    features: Annotated[Path, typer.Argument(help="A feature file (.npz) of known identities.")],
+    false_match_rate: Annotated[
+        float, typer.Option(help="Share of pairs of two people that may be called the same.")
+    ],
+    confidence: Annotated[float, typer.Option(help="Of the promise, such as 0.95.")] = 0.95,
+    run: Annotated[
+        Path | None, typer.Option(help="Store the threshold in this run's model.json.")
+    ] = None,
+    independent: Annotated[
+        str,
+        typer.Option(
+            help="What the promise rests on. identities: pairs that share nobody, exact. "
+            "estimated: all pairs, needs fewer identities, no guarantee. pairs: all pairs as if "
+            "independent, too good."
+        ),
+    ] = "identities",
+    metric: Annotated[
+        str | None, typer.Option(help="cosine or euclidean; the run's own, else cosine.")
+    ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(help="Share of same-identity pairs where you work; that of the file."),
+    ] = None,
+    per_camera_pair: Annotated[
+        bool, typer.Option("--per-camera-pair", help="Also a threshold for every two cameras.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the reliability of the probabilities here (PNG).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the decision here (JSON).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the threshold for "same identity" that keeps a promised rate of false matches.
+
+    The features must be of people the model was not trained on. 1 in 1,000 with 95 % confidence
+    needs 5,990 identities; with 80 people ask for 0.08, or for --independent estimated.
+
+    Example: reidkit extract runs/quickstart test.csv --out test.npz
+
+    reidkit decide test.npz --false-match-rate 0.01 --run runs/quickstart --independent estimated
+    """
+    for name, value in (
+        ("--false-match-rate", false_match_rate),
+        ("--confidence", confidence),
+        ("--prior", prior),
+    ):
+        if value is not None and not 0 < value < 1:
+            raise WrongCall(f"{name} {value:g}: expected a fraction between 0 and 1")
+    if metric not in (None, "cosine", "euclidean"):
+        raise WrongCall(f"--metric {metric}: cosine or euclidean")
+    if independent not in ("identities", "estimated", "pairs"):
+        raise WrongCall(f"--independent {independent}: identities, estimated or pairs")
+    from reidkit.compose import decision
+    from reidkit.files import write_atomically
+
+    found = decision.decide_file(
+        features,
+        false_match_rate,
+        run=run,
+        metric=metric,  # type: ignore[arg-type]  # checked above
+        plot=plot,
+        confidence=confidence,
+        independent=independent,
+        prior=prior,
+        per_camera_pair=per_camera_pair,
+    )
+    if out is not None:
+        write_atomically(out, (json.dumps(found.to_dict(), indent=2) + "\n").encode())
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    print(found.text())
+    places = {"reliability": plot, "decision": out, "stored with the model of": run}
+    for what, place in places.items():
+        if place is not None:
+            print(f"{what}: {place}")
 
 
 @app.command("list")

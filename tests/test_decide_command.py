@@ -10,7 +10,7 @@ import torch
 
 from reidkit import cli
 from reidkit.compose.decision import decide_file, draw_reliability, read_decision
-from reidkit.evaluation.decide import Decision, decide
+from reidkit.evaluation.decision.decide import Decision, decide
 from reidkit.models import build_model, load_model, save_model
 from reidkit.types import Features, Preprocessing
 from reidkit.visualise import reliability

@@ -1,8 +1,9 @@
 """Where the rooms meet; nothing below knows more than one of them."""
 
 from reidkit.compose.building import check, choose_device
-from reidkit.compose.inference import draw_ranked, evaluate_run, extract, extract_to, find_samples
+from reidkit.compose.inference import draw_ranked, extract, extract_to, find_samples
 from reidkit.compose.inspection import components, diagnose
+from reidkit.compose.reporting import evaluate_files, evaluate_run
 from reidkit.compose.training import train
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "extract_to",
     "find_samples",
     "evaluate_run",
+    "evaluate_files",
     "draw_ranked",
     "choose_device",
     "components",

@@ -5,7 +5,7 @@ from typing import Any
 
 from reidkit import models, visualise
 from reidkit.compose.inference import run_config
-from reidkit.evaluation.decide import Decision, decide
+from reidkit.evaluation.decision.decide import Decision, decide
 from reidkit.models.weights import store_info
 from reidkit.types import Features, Metric
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reidkit import data, engine, evaluation, models, visualise
-from reidkit.compose.building import choose_device, load_benchmarks
+from reidkit import data, engine, evaluation, visualise
 from reidkit.config import RunConfig, load_config
 from reidkit.engine import Console
 from reidkit.files import write_atomically
-from reidkit.types import EvalProtocol, Features, Preprocessing, Sample, Scores
+from reidkit.types import EvalProtocol, Features, Metric, Preprocessing, Sample
 
 QUIET = Console(quiet=True)
 CHUNK = 4096  # samples whose features are kept together while a long extraction runs
@@ -140,40 +139,6 @@ def find_samples(source: str, root: Path | None = None) -> Sequence[Sample]:
     return samples
 
 
-def evaluate_run(
-    run: Path,
-    *,
-    benchmark: str | None = None,
-    root: Path | None = None,
-    protocol: str | None = None,
-    picture: Path | None = None,
-    console: Console = QUIET,
-) -> dict[str, Scores]:
-    """Scores of a trained model on a benchmark, or on those that its run was tested on."""
-    model = models.load_model(run).to(choose_device())
-    config = run_config(run)
-    if benchmark is not None:
-        tests = [data.load_benchmark(benchmark, root or data.default_root())]
-    elif config is not None:
-        data_config = config.data.model_copy(update={"root": root or config.data.root})
-        tests = load_benchmarks(config.model_copy(update={"data": data_config}))[1]
-    else:
-        raise ValueError(f"{run} has no config.yaml that names a test set: give --benchmark")
-    scores = {}
-    for position, test in enumerate(tests):
-        query = extract(model, test.query, console=console)
-        gallery = (
-            query if test.gallery == test.query else extract(model, test.gallery, console=console)
-        )
-        rule = evaluation.protocol(protocol) if protocol else test.protocol
-        metric = config.evaluate.metric if config is not None else "cosine"
-        scores[test.name] = evaluation.evaluate(query, gallery, rule, metric=metric)
-        if picture is not None:
-            own = picture if position == 0 else picture.with_stem(f"{picture.stem}-{test.name}")
-            draw_ranked(own, query, gallery, rule, 8)
-    return scores
-
-
 def run_config(run: Path) -> RunConfig | None:
     """The configuration kept in a run folder, None where there is none."""
     plan = (run if run.is_dir() else run.parent) / "config.yaml"
@@ -181,14 +146,19 @@ def run_config(run: Path) -> RunConfig | None:
 
 
 def draw_ranked(
-    path: Path, query: Features, gallery: Features, protocol: EvalProtocol, count: int
+    path: Path,
+    query: Features,
+    gallery: Features,
+    protocol: EvalProtocol,
+    count: int,
+    metric: Metric = "cosine",
 ) -> None:
     """Draw `count` queries, spread evenly over the list, with their nearest valid gallery items."""
     count = min(count, len(query))
     chosen = [round(i * (len(query) - 1) / max(count - 1, 1)) for i in range(count)]
     samples = tuple(query.samples[i] for i in chosen)
     some = replace(query, vectors=query.vectors[chosen], samples=samples)
-    indices, distances = evaluation.nearest(some, gallery, protocol, PICTURE_WIDTH)
+    indices, distances = evaluation.nearest(some, gallery, protocol, PICTURE_WIDTH, metric=metric)
     rows = []
     for sample, found, far in zip(some.samples, indices.tolist(), distances.tolist(), strict=True):
         matches = [(gallery.samples[i], d) for i, d in zip(found, far, strict=True) if i >= 0]

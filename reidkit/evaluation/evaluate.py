@@ -242,17 +242,14 @@ def _check_cameras(rules: EvalProtocol, *camids: ArrayLike | Tensor | None) -> N
 
 def _doubts(ranking: Ranking, rules: EvalProtocol, metric: Metric) -> tuple[str, ...]:
     found = ranking.space.gallery_survey
-    if metric == "cosine":
-        share = 1 - found.unit_mean_square
-    else:
-        share = 1 - float(np.square(found.mean).sum()) / (found.mean_square or 1.0)
     copies = ranking.nearest_right
     same = (1 - copies if metric == "cosine" else -copies) <= ranking.space.tie(copies)
     doubts = []
-    if len(found.norms) > 1 and share < COLLAPSED:
+    if len(found.norms) > 1 and found.varies < COLLAPSED:
         doubts.append(
-            f"the gallery's features are almost all one vector ({max(share, 0.0):.1e} of their "
-            "squared length varies): the model has collapsed and its ranking is an accident"
+            "the gallery's features are almost all one vector "
+            f"({max(found.varies, 0.0):.1e} of their squared length varies): the model has "
+            "collapsed and its ranking is an accident"
         )
     elif rules.exclude != "itself" and same.any():
         doubts.append(

@@ -14,12 +14,13 @@ from torch import Tensor
 from reidkit.evaluation import kernels
 from reidkit.evaluation.candidates import Candidates
 from reidkit.evaluation.sides import Floats, Integers, Side, as_side
-from reidkit.evaluation.space import Block, Space, in_threads, multiply
+from reidkit.evaluation.space import Block, Space, multiply
+from reidkit.evaluation.threads import in_threads
 from reidkit.types import EvalProtocol, Features, Hits, Metric
 
 # A block is so large that packing it for the product no longer counts, and so small that its
 # scores are still in the cache when they are counted.
-QUERY_ROWS, GALLERY_ROWS = 1024, 2048
+QUERY_ROWS, GALLERY_ROWS = 2048, 1024
 READY_PARTS = 8  # parts of queries a thread has ready while the gallery passes by once
 UNDECIDED = 16  # a query with more than G / UNDECIDED undecided pairs is scored in float64
 
@@ -107,7 +108,7 @@ def rank(
     offsets, columns = _right_answers(candidates)
     owner = np.repeat(np.arange(len(query)), np.diff(offsets))
     value = space.exact(owner, columns)
-    value = value[np.lexsort((-value, owner))]
+    kernels.sort_descending(value, offsets)
     tally = _count(space, candidates, offsets, owner, value, memory)
     first = np.full(len(query), np.nan)
     asked = np.diff(offsets) > 0

@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DRAWS = 2**21  # drawn queries held at a time: 16 MB of numbers, and as much of counts
+from reidkit.evaluation import kernels
+from reidkit.evaluation.threads import in_threads
+
+DRAWN = 2**18  # queries that a thread draws at a time: 2 MB of counts
 
 
 @torch.no_grad()
@@ -45,15 +48,18 @@ def bootstrap(values: Tensor, *, repeats: int = 1000, level: float = 0.95, seed:
     # Spread about the mean: a score that is the same for all queries gets no width from rounding.
     centre = table.mean(0)
     table = table - centre
-    generator = np.random.default_rng(seed)
     means = np.empty((repeats, table.shape[1]))
-    step = max(1, DRAWS // count)
-    for start in range(0, repeats, step):
-        stop = min(start + step, repeats)
-        drawn = generator.integers(count, size=(stop - start, count))
-        drawn += count * np.arange(stop - start)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        means[start:stop] = times @ table / count
+    state = int(np.random.default_rng(seed).integers(2**63))
+
+    step = max(1, DRAWN // count)
+
+    def draw(start: int) -> None:
+        part = means[start : start + step]
+        times = np.zeros((len(part), count))
+        kernels.draw_with_replacement(start, state, times)
+        np.matmul(times / count, table, out=part)
+
+    in_threads(range(0, repeats, step), draw, float(repeats) * count * 8)
     outside = (1 - level) / 2
     ends = np.quantile(means, [outside, 1 - outside], axis=0) + centre
     return torch.from_numpy(ends.T.copy())

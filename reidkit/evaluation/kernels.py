@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 # Sums may be reordered (that is what makes them vector instructions); NaN stays NaN.
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
-CHUNK = 256  # scores that are counted while they lie in the first cache
+CHUNK = 128  # scores that are counted while they lie in the first cache
 MANY = 256  # right answers of a query beyond which each score looks for its place among them
 COSINE, EUCLIDEAN = 0, 1
 
@@ -56,8 +56,8 @@ def closeness_of_pairs(
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
-def survey(rows: Any, norms: Any, total: Any, units: Any) -> int:
-    """Norms of the rows; adds them to `total` (D,), scaled to length 1 to `units` (D,).
+def survey(rows: Any, scaled: bool, norms: Any, total: Any) -> int:
+    """Norms of the rows; adds the rows, scaled to length 1 on request, to `total` (D,).
 
     Returns the first row that is not finite, -1 where all are.
     """
@@ -66,12 +66,19 @@ def survey(rows: Any, norms: Any, total: Any, units: Any) -> int:
         if not squares < np.inf:
             return r
         norms[r] = np.sqrt(squares)
-        scale = 1 / norms[r] if norms[r] > 0 else 0.0
+        scale = 1.0
+        if scaled:
+            scale = 1 / norms[r] if norms[r] > 0 else 0.0
         for i in range(rows.shape[1]):
-            x = np.float64(rows[r, i])
-            total[i] += x
-            units[i] += scale * x
+            total[i] += scale * np.float64(rows[r, i])
     return -1
+
+
+@njit(cache=True, nogil=True)
+def squared_distances_to(rows: Any, centre: Any, out: Any) -> None:
+    """out[r] = |rows[r] - centre|^2. rows (N, D), centre (D,), out (N,)."""
+    for r in range(rows.shape[0]):
+        out[r] = squared_distance(rows[r], centre)
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
@@ -90,15 +97,15 @@ def place(rows: Any, centre: Any, scales: Any, out: Any, squares: Any) -> None:
         squares[r] = total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=SUMS)
 def partial_energy(rows: Any, out: Any) -> None:
     """out[r] = sum over k of |rows[r, :k]|^2: how large the partial sums of a product can be."""
+    dim = rows.shape[1]
     for r in range(rows.shape[0]):
-        so_far = 0.0
         total = 0.0
-        for i in range(rows.shape[1]):
-            so_far += np.float64(rows[r, i]) ** 2
-            total += so_far
+        for i in range(dim):
+            x = np.float64(rows[r, i])
+            total += (dim - i) * (x * x)
         out[r] = total
 
 
@@ -123,6 +130,34 @@ def right_answers(
             found += 1
         if not fill:
             offsets[q + 1] = found
+
+
+@njit(cache=True, nogil=True)
+def sort_descending(values: Any, offsets: Any) -> None:
+    """Sort each part values[offsets[q]:offsets[q + 1]], largest first, in place."""
+    for q in range(offsets.shape[0] - 1):
+        part = values[offsets[q] : offsets[q + 1]]
+        part[:] = -np.sort(-part)
+
+
+@njit(cache=True, nogil=True)
+def draw_with_replacement(first: int, state: int, times: Any) -> None:
+    """times[r, i] = how often item i is drawn when as many are drawn as there are.
+
+    times (R, N) zeros. Draw number j of all (repeats `first` and on) is splitmix64 of `state` + j
+    (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), its upper
+    32 bits scaled to N (Lemire, Fast Random Integer Generation in an Interval, TOMACS 2019): any
+    split of the work gives the same draws.
+    """
+    count = times.shape[1]
+    for r in range(times.shape[0]):
+        for i in range(count):
+            step = np.uint64((first + r) * count + i + 1)
+            z = np.uint64(state) + step * np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+            times[r, ((z >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)] += 1.0
 
 
 @njit(cache=True, nogil=True)
@@ -234,14 +269,15 @@ def count_closer(
                 if possible == 0:
                     break  # nor does any reach a better one
                 closer[k] += certain
-                if possible > certain:
-                    for i in range(count):
-                        if answers.low[k] <= buffer[i] < answers.high[k]:
-                            _decide(
-                                q, first + begin + i, k, best, answers, exact, closer, tied, spent
-                            )
-                    if spent[q] > budget:
+                undecided = possible - certain
+                for i in range(count):
+                    if undecided == 0:
                         break
+                    if answers.low[k] <= buffer[i] < answers.high[k]:
+                        undecided -= 1
+                        _decide(q, first + begin + i, k, best, answers, exact, closer, tied, spent)
+                if spent[q] > budget:
+                    break
             if spent[q] > budget:
                 break
 

@@ -14,7 +14,7 @@ from reidkit.types import EvalProtocol, Features, Metric
 
 JUNK, DISTRACTOR = -1, 0
 USUAL = 0.75  # of the queries have an item of their own identity within the usual distance
-FIRST_LOOK = 32  # neighbours fetched at first; few items have more that the protocol leaves out
+FIRST_LOOK = 8  # neighbours fetched at first; few items have more that the protocol leaves out
 
 Side = Literal["query", "gallery"]
 Columns = NDArray[np.int64]

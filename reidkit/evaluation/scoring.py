@@ -72,5 +72,5 @@ def check_comparable(query: Features | Side, gallery: Features | Side, metric: M
     """
     left, right = as_side(query), as_side(gallery)
     space.check_comparable(left, right, metric)
-    space.survey("query", left)
-    space.survey("gallery", right)
+    space.survey("query", left, metric)
+    space.survey("gallery", right, metric)

@@ -1,21 +1,19 @@
 """Where query and gallery are compared: fast products of known error, exact pairs beside them."""
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from reidkit.evaluation import kernels
 from reidkit.evaluation.sides import Floats, Integers, Side
+from reidkit.evaluation.threads import in_threads
 from reidkit.types import Metric
 
-Item = TypeVar("Item")
 ROUNDING = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 # The error of a product of D terms is a sum of D roundings of either sign; it exceeds CERTAIN times
 # their standard bound with a chance below 1e-3 even where all partial sums are as large as they can
@@ -24,16 +22,14 @@ ROUNDING = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 CERTAIN = 4.0
 ORDINARY = (1e-6, 1e6)  # lengths of vectors whose products need no scaling in float32
 PIECE = 2**21  # numbers that are surveyed at a time
-SMALL = 2**26  # multiplications below which starting threads does not pay
 
 
 class Survey(NamedTuple):
     """What one pass over a side finds."""
 
     norms: Floats  # (N,)
-    mean: Floats  # (D,)
-    unit_mean_square: float  # |mean of the rows scaled to length 1|^2
-    mean_square: float  # mean of |row|^2
+    mean: Floats  # (D,) of the rows; where asked for by cosine, of the rows scaled to length 1
+    varies: float  # share of the squared length of what was averaged that is not the mean's
 
 
 class Block(NamedTuple):
@@ -67,10 +63,10 @@ class Space:
         self.metric = metric
         self.kind = kernels.COSINE if metric == "cosine" else kernels.EUCLIDEAN
         self.query, self.gallery = query, gallery
-        self.gallery_survey = survey("gallery", gallery)
+        self.gallery_survey = survey("gallery", gallery, metric)
         self.query_survey = self.gallery_survey
         if query is not gallery:
-            self.query_survey = survey("query", query)
+            self.query_survey = survey("query", query, metric)
         self.bias = np.zeros(len(gallery))
         self.bias[left_out] = -np.inf
         self.dim = query.vectors.shape[1]
@@ -83,7 +79,7 @@ class Space:
             self.as_it_is = bool(np.all((lengths == 0) | ((lengths > low) & (lengths < high))))
         else:
             self.centre = self.gallery_survey.mean
-            self.spread = self._furthest() or 1.0
+            self.spread = float(np.sqrt(self._squares(gallery).max())) or 1.0
             self.query_scale = np.full(len(query), 1 / self.spread)
             self.gallery_scale = np.full(len(gallery), 1 / self.spread)
             self.as_it_is = False
@@ -91,7 +87,7 @@ class Space:
     def exact(self, rows: Integers, columns: Integers) -> Floats:
         """Cosine, or minus the squared distance, of pairs in float64. rows (M,), columns (M,)."""
         out = np.empty(len(rows))
-        step = max(1, SMALL // (8 * self.dim))
+        step = max(1, PIECE // self.dim)
 
         def measure(start: int) -> None:
             part = slice(start, start + step)
@@ -177,24 +173,20 @@ class Space:
             hand_back(self.gallery.vectors)
 
     def _query_squares(self) -> Floats:
-        squares = np.empty(len(self.query))
-        for start, stop in pieces(*self.query.vectors.shape):
-            rows = np.asarray(self.query.vectors[start:stop])
-            waste = np.empty(rows.shape)
-            kernels.place(
-                rows, self.centre, self.query_scale[start:stop], waste, squares[start:stop]
-            )
-        return squares
+        return self._squares(self.query) / self.spread**2
 
-    def _furthest(self) -> float:
-        furthest = 0.0
-        for start, stop in pieces(*self.gallery.vectors.shape):
-            rows = np.asarray(self.gallery.vectors[start:stop])
-            waste, squares = np.empty(rows.shape), np.empty(len(rows))
-            kernels.place(rows, self.centre, np.ones(len(rows)), waste, squares)
-            furthest = max(furthest, float(squares.max()))
-            hand_back(self.gallery.vectors)
-        return float(np.sqrt(furthest))
+    def _squares(self, side: Side) -> Floats:
+        """Squared distances to the centre. (N,)."""
+        squares = np.empty(len(side))
+
+        def look(piece: tuple[int, int]) -> None:
+            part = slice(*piece)
+            rows = np.asarray(side.vectors[part])
+            kernels.squared_distances_to(rows, self.centre, squares[part])
+            hand_back(side.vectors)
+
+        in_threads(pieces(*side.vectors.shape), look, side.vectors.size)
+        return squares
 
 
 def check_comparable(query: Side, gallery: Side, metric: str) -> None:
@@ -216,39 +208,36 @@ def check_comparable(query: Side, gallery: Side, metric: str) -> None:
         )
 
 
-def survey(side: str, rows: Side) -> Survey:
-    """Norms, mean and spread of a side in one pass; a ValueError names the first bad sample."""
+def survey(side: str, rows: Side, metric: Metric = "cosine") -> Survey:
+    """Norms and mean of a side in one pass; a ValueError names the first sample that is not
+    finite.
+    """
     count, dim = rows.vectors.shape
-    norms = np.empty(count)
-    total, units = np.zeros(dim), np.zeros(dim)
+    norms, total = np.empty(count), np.zeros(dim)
     adding = Lock()
     bad: list[int] = []
 
     def look(piece: tuple[int, int]) -> None:
         start, stop = piece
-        mine = np.zeros((2, dim))
+        mine = np.zeros(dim)
         part = np.asarray(rows.vectors[start:stop])
-        found = kernels.survey(part, norms[start:stop], mine[0], mine[1])
+        found = kernels.survey(part, metric == "cosine", norms[start:stop], mine)
         hand_back(rows.vectors)
         with adding:
-            total.__iadd__(mine[0])
-            units.__iadd__(mine[1])
+            np.add(total, mine, out=total)
             if found >= 0:
                 bad.append(start + found)
 
-    in_threads(pieces(count, dim), look, count * dim)
+    in_threads(pieces(count, dim), look, 4 * count * dim)
     if bad:
         position = min(bad)
         raise ValueError(
             f"{side} feature {position} ({rows.name(position)}) is not finite; "
             "look for NaN in the model's weights or in that input"
         )
-    return Survey(
-        norms,
-        total / count,
-        float(np.square(units / count).sum()),
-        float(np.square(norms).mean()),
-    )
+    mean = total / count
+    squares = np.square(norms) if metric == "euclidean" else norms > 0
+    return Survey(norms, mean, 1 - float(np.square(mean).sum() / (squares.mean() or 1.0)))
 
 
 def multiply(queries: NDArray, rows: NDArray, out: NDArray, device: torch.device) -> None:
@@ -272,34 +261,6 @@ def multiply_on_device(queries: NDArray, rows: NDArray, out: NDArray, device: to
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
     out[:] = found.cpu().numpy()
-
-
-def in_threads(items: Iterable[Item], work: Callable[[Item], None], effort: float) -> None:
-    """work(item) for all items, on as many threads as torch may use; the first error is raised.
-
-    Each thread multiplies by itself: one product on one core and what is made of it while it is in
-    that core's cache, instead of one product on all cores and a wait. `effort` is the number of
-    multiplications; for a small one the caller's thread does it all.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or effort < SMALL:
-        for item in items:
-            work(item)
-        return
-    source, taking = iter(items), Lock()
-
-    def serve() -> None:
-        while True:
-            with taking:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    return
-            work(item)
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(serve) for _ in range(threads)]:
-            done.result()
 
 
 def pieces(count: int, dim: int) -> Iterator[tuple[int, int]]:

@@ -127,7 +127,7 @@ def test_a_memory_mapped_gallery_gives_the_same_scores(tmp_path):
 def test_any_number_of_threads_gives_the_same_ranks(monkeypatch, threads):
     query, gallery = drawn(7, q=40, g=400, dim=16)
     expected = lists(find_hits(query, gallery, MARKET))
-    monkeypatch.setattr("reidkit.evaluation.space.SMALL", 0)  # threads even for so little
+    monkeypatch.setattr("reidkit.evaluation.threads.SMALL", 0)  # threads even for so little
     monkeypatch.setattr(module, "GALLERY_ROWS", 32)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert lists(find_hits(query, gallery, MARKET)) == expected
@@ -137,7 +137,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
     def broken(*arguments):
         raise RuntimeError("no product today")
 
-    monkeypatch.setattr("reidkit.evaluation.space.SMALL", 0)
+    monkeypatch.setattr("reidkit.evaluation.threads.SMALL", 0)
     monkeypatch.setattr(module, "multiply", broken)
     with pytest.raises(RuntimeError, match="no product today"):
         find_hits(*drawn(8), MARKET)

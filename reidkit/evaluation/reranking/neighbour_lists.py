@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from reidkit.evaluation.hits import block_rows, memory_bytes
 from reidkit.evaluation.sides import Side
-from reidkit.evaluation.space import in_threads, survey
+from reidkit.evaluation.space import survey
+from reidkit.evaluation.threads import in_threads
 from reidkit.types import Metric
 
 Floats = NDArray[np.floating[Any]]

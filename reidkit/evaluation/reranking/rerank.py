@@ -11,7 +11,8 @@ from reidkit.evaluation.hits import memory_bytes
 from reidkit.evaluation.reranking.jaccard import Encoding, encode, mix, pairs, parts, stacked
 from reidkit.evaluation.reranking.neighbour_lists import Items, place, shared_out
 from reidkit.evaluation.sides import Side, as_side
-from reidkit.evaluation.space import check_comparable, in_threads
+from reidkit.evaluation.space import check_comparable
+from reidkit.evaluation.threads import in_threads
 from reidkit.types import Features, Metric
 
 PART = 128  # rows a thread makes at a time: fixed, so that threads do not change how sums round

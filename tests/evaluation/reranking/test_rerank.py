@@ -222,7 +222,7 @@ def test_a_result_can_be_read_again_and_in_blocks_of_any_size():
 
 
 def test_several_threads_give_what_one_gives(monkeypatch):
-    monkeypatch.setattr("reidkit.evaluation.space.SMALL", 0)  # threads for small work, too
+    monkeypatch.setattr("reidkit.evaluation.threads.SMALL", 0)  # threads for small work, too
     items = clusters(600, 8, seed=10)
     threads, found = torch.get_num_threads(), []
     try:
