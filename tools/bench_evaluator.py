@@ -1,8 +1,12 @@
 """reidkit's evaluator against the bare matrix product and other evaluators, in one run.
 
     python tools/bench_evaluator.py                                  # Market-1501's size
-    python tools/bench_evaluator.py --queries 11659 --gallery 82161 --sides reidkit
-    python tools/bench_evaluator.py --queries 1000 --gallery 2000000 --dim 256 --memory-mapped
+    python tools/bench_evaluator.py --queries 11659 --gallery 82161 --identities 3061 \\
+        --distractors 0 --sides reidkit                              # MSMT17's
+    python tools/bench_evaluator.py --gallery 519732 --distractors 506617 --dim 512 \\
+        --sides reidkit                                              # and 500,000 distractors
+    python tools/bench_evaluator.py --queries 1000 --gallery 2000000 --dim 256 \\
+        --identities 100000 --distractors 0 --memory-mapped
 
 Each side runs in a process of its own, so that its peak memory is its own. Times are of one call,
 features in and scores out, the median of the repeats; the product is repeated between reidkit's
@@ -25,6 +29,10 @@ import torch
 
 SIDES = ("reidkit", "numpy", "torchmetrics", "pytorch-metric-learning")
 CAMERAS = 6
+OPTIONS = (
+    *("queries", "gallery", "dim", "identities", "distractors"),
+    *("noise", "repeats", "metric", "file"),
+)
 MB = 2**20
 
 
@@ -37,6 +45,7 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=15913)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--identities", type=int, default=751)
+    parser.add_argument("--distractors", type=int, default=2798, help="gallery items of pid 0")
     parser.add_argument("--noise", type=float, default=3.5, help="spread about an identity")
     parser.add_argument("--repeats", type=int, default=5, help="of reidkit and the product")
     parser.add_argument("--metric", choices=["cosine", "euclidean"], default="cosine")
@@ -63,7 +72,7 @@ def main() -> None:
 def run(args: argparse.Namespace, side: str) -> dict[str, Any] | None:
     """What one side measured in a process of its own."""
     words = [sys.executable, __file__, "--side", side]
-    for name in ("queries", "gallery", "dim", "identities", "noise", "repeats", "metric", "file"):
+    for name in OPTIONS:
         if (value := getattr(args, name)) is not None:
             words += [f"--{name}", str(value)]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -113,9 +122,9 @@ def features(args: argparse.Namespace) -> tuple[tuple, tuple]:
     draw = np.random.default_rng(0)
     centres = draw.standard_normal((args.identities, args.dim), dtype=np.float32)
 
-    def side(count: int, lowest: int, seed: int, file: str | None = None) -> tuple:
+    def side(count: int, distractors: int, seed: int, file: str | None = None) -> tuple:
         draw = np.random.default_rng(seed)
-        pids = np.sort(draw.integers(lowest, args.identities, count))
+        pids = identities(args, draw, count, distractors)
         cameras = draw.integers(0, CAMERAS, count)
         if file:
             return np.load(file, mmap_mode="r"), pids, cameras
@@ -124,10 +133,21 @@ def features(args: argparse.Namespace) -> tuple[tuple, tuple]:
             part = vectors[start : start + 4096]
             draw.standard_normal(out=part, dtype=np.float32)
             part *= args.noise
-            part += centres[pids[start : start + 4096]]
+            which = pids[start : start + 4096]
+            part[which > 0] += centres[which[which > 0]]
         return vectors, pids, cameras
 
-    return side(args.queries, 1, 1), side(args.gallery, 0, 2, args.file)
+    return side(args.queries, 0, 1), side(args.gallery, args.distractors, 2, args.file)
+
+
+def identities(
+    args: argparse.Namespace, draw: np.random.Generator, count: int, distractors: int
+) -> np.ndarray:
+    """Identities (count,) in the order of a benchmark's files, distractors first."""
+    pids = np.zeros(count, np.int64)
+    known = max(count - distractors, 1)
+    pids[count - known :] = np.sort(draw.integers(1, args.identities, known))
+    return pids
 
 
 def write_gallery(args: argparse.Namespace) -> None:
@@ -137,11 +157,12 @@ def write_gallery(args: argparse.Namespace) -> None:
     draw = np.random.default_rng(0)
     centres = draw.standard_normal((args.identities, args.dim), dtype=np.float32)
     draw = np.random.default_rng(2)
-    pids = np.sort(draw.integers(0, args.identities, args.gallery))
+    pids = identities(args, draw, args.gallery, args.distractors)
     for start in range(0, args.gallery, 4096):
         which = pids[start : start + 4096]
         noise = draw.standard_normal((len(which), args.dim), dtype=np.float32)
-        target[start : start + 4096] = centres[which] + args.noise * noise
+        target[start : start + 4096] = args.noise * noise
+        target[start : start + 4096][which > 0] += centres[which[which > 0]]
     target.flush()
 
 

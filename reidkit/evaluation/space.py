@@ -22,6 +22,7 @@ ROUNDING = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 CERTAIN = 4.0
 ORDINARY = (1e-6, 1e6)  # lengths of vectors whose products need no scaling in float32
 PIECE = 2**21  # numbers that are surveyed at a time
+MAPPED_PAIRS = 1024  # pairs that are measured at a time in a memory-mapped gallery
 
 
 class Survey(NamedTuple):
@@ -87,7 +88,9 @@ class Space:
     def exact(self, rows: Integers, columns: Integers) -> Floats:
         """Cosine, or minus the squared distance, of pairs in float64. rows (M,), columns (M,)."""
         out = np.empty(len(rows))
-        step = max(1, PIECE // self.dim)
+        # Each row of a memory-mapped gallery brings its neighbours on the disk with it.
+        mapped = hasattr(self.gallery.vectors, "_mmap")
+        step = MAPPED_PAIRS if mapped else max(1, PIECE // self.dim)
 
         def measure(start: int) -> None:
             part = slice(start, start + step)
@@ -101,9 +104,9 @@ class Space:
                 columns[part],
                 out[part],
             )
+            hand_back(self.gallery.vectors)
 
         in_threads(range(0, len(rows), step), measure, len(rows) * self.dim)
-        hand_back(self.gallery.vectors)
         return out
 
     def tie(self, closeness: Floats) -> Floats:
