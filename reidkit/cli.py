@@ -117,8 +117,15 @@ def evaluate(
     query: Annotated[Path | None, typer.Option(help="Query features (.npz) from anywhere.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="Gallery features (.npz).")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="market1501, same_class or no_camera; the benchmark's own.")
+        str | None,
+        typer.Option(
+            help="market1501, mars, cuhk03_single_shot, same_class, no_camera ...; by default the "
+            "benchmark's own. `reidkit list protocol` tells all."
+        ),
     ] = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Also score after k-reciprocal re-ranking.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(help="Write the ranked lists here (PNG).")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write one self-contained page here (HTML).")
@@ -170,6 +177,7 @@ def evaluate(
             picture=picture,
             page=report,
             compare=compare,
+            rerank=rerank,
             date=today,
             console=console,
         )
@@ -183,6 +191,7 @@ def evaluate(
             picture=picture,
             page=report,
             compare=(others[0], others[1]) if others else None,
+            rerank=rerank,
             date=today,
         )
     if as_json:
@@ -333,7 +342,7 @@ def list_components(
     for title, entries in found.items():
         print(title)
         for name, signature in entries.items():
-            print(f"  {name}({signature})")
+            print(f"  {name}: {signature}" if title == "protocol" else f"  {name}({signature})")
 
 
 @app.command()

@@ -104,6 +104,17 @@ def test_evaluate_repeats_the_scores_of_the_run(call, trained, tmp_path):
     assert (tmp_path / "ranked.png").stat().st_size > 10_000
 
 
+def test_evaluate_adds_a_row_after_reranking(call, trained, tmp_path):
+    run, _ = trained
+    code, out, error = call("evaluate", run, "--rerank", "--out", tmp_path / "s.json", "--json")
+    assert code == 0, error
+    rows = json.loads(out)
+    assert set(rows) == {"synthetic", "synthetic re-ranked"}
+    assert set(json.loads((tmp_path / "s.json").read_text())) == set(rows)
+    first, second = (row["scores"] for row in rows.values())
+    assert set(first) == set(second) and first != second
+
+
 def test_extract_then_evaluate_the_files_gives_the_same_scores(call, trained, world, tmp_path):
     run, printed = trained
     (market,) = world.glob("synthetic-*")
@@ -368,6 +379,8 @@ def test_list_shows_every_kind_with_arguments(call):
         assert words in out
     code, out, _ = call("list", "loss", "--json")
     assert "ranked_list" in json.loads(out)["loss"]
+    code, out, _ = call("list", "protocol")
+    assert "mars: " in out and "ECCV 2016" in out
 
 
 def test_doctor_tells_what_is_here(call):

@@ -130,7 +130,7 @@ def measured(side: str, folder: Path, repeats: int) -> dict[str, float]:
             ]
             return [plain_rerank(*units)]
     else:
-        from reidkit.evaluation.reranking.rerank import rerank
+        from reidkit.evaluation.reranking.k_reciprocal import rerank
 
         def run(query: Features, gallery: Features) -> Iterable[Floats]:
             blocks = rerank(query, gallery, k1=K1, k2=K2, lambda_value=LAMBDA)

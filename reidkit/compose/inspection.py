@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 
-from reidkit import data, engine, losses, models
+from reidkit import data, engine, evaluation, losses, models
 from reidkit.compose.building import choose_device
 from reidkit.registry import Registry, UnknownName, nearest
 
 
 def components(kind: str | None = None) -> dict[str, dict[str, str]]:
-    """Kind -> name -> arguments of everything registered; of one kind where it is named."""
+    """Kind -> name -> arguments of everything registered; of one kind where it is named.
+
+    Protocols have no arguments: a text says what each is.
+    """
     registries = [
         data.BENCHMARKS,
         *models.REGISTRIES,
@@ -23,16 +26,20 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
         engine.SCHEDULES,
     ]
     by_kind = {registry.kind: registry for registry in registries}
-    if kind is not None and kind not in by_kind:
-        known = list(by_kind)
+    known = [*by_kind, "protocol"]
+    if kind is not None and kind not in known:
         raise UnknownName(
             f"unknown kind {kind!r}; known: {', '.join(known)}.{nearest(kind, known)}"
         )
-    return {
+    found = {
         title: {name: _signature(registry, name) for name in registry}
         for title, registry in by_kind.items()
         if kind in (None, title)
     }
+    if kind in (None, "protocol"):
+        texts = {name: evaluation.describe(name) for name in evaluation.PROTOCOLS}
+        found["protocol"] = {name: text.removeprefix(f"{name}: ") for name, text in texts.items()}
+    return found
 
 
 # What reidkit tells a constructor at run time: no config may set it.

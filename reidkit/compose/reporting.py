@@ -54,6 +54,7 @@ def evaluate_run(
     picture: Path | None = None,
     page: Path | None = None,
     compare: Path | None = None,
+    rerank: bool = False,
     date: str = "",
     console: Console = QUIET,
 ) -> dict[str, Scores]:
@@ -61,7 +62,7 @@ def evaluate_run(
 
     Writes ranked lists to `picture` and a report to `page` where they are given; of several
     benchmarks the later ones get their name behind the file's. `compare` is another run, whose
-    model answers the same queries for the page.
+    model answers the same queries for the page. `rerank` adds the scores after re-ranking.
     """
     model = models.load_model(run).to(choose_device())
     other = models.load_model(compare).to(choose_device()) if compare is not None else None
@@ -70,13 +71,13 @@ def evaluate_run(
     for position, test in enumerate(find_tests(run, benchmark, root)):
         rule = evaluation.protocol(protocol) if protocol else test.protocol
         found = score_model(model, test, rule, run=run, name=names[0], console=console)
-        scores[test.name] = found.scores
+        scores.update(_with_reranked(test.name, found, rerank))
 
         def own(path: Path, position: int = position, name: str = test.name) -> Path:
             return path if position == 0 else path.with_stem(f"{path.stem}-{name}")
 
         if picture is not None:
-            draw_ranked(own(picture), found.query, found.gallery, rule, PICTURES)
+            draw_ranked(own(picture), found.query, found.gallery, rule, PICTURES, found.metric)
         if page is not None:
             before = None
             if other is not None and compare is not None:
@@ -93,6 +94,7 @@ def evaluate_files(
     picture: Path | None = None,
     page: Path | None = None,
     compare: tuple[Path, Path] | None = None,
+    rerank: bool = False,
     date: str = "",
 ) -> dict[str, Scores]:
     """Scores of feature files, by the query file's name; `compare` are the other model's files."""
@@ -103,7 +105,17 @@ def evaluate_files(
     if page is not None:
         before = _score_files(*compare, protocol, names[1]) if compare is not None else None
         write_page(page, found, before=before, date=date)
-    return {query.stem: found.scores}
+    return _with_reranked(query.stem, found, rerank)
+
+
+def _with_reranked(name: str, found: Evaluated, rerank: bool) -> dict[str, Scores]:
+    scores = {name: found.scores}
+    if rerank:
+        sides, rules = (found.query, found.gallery), found.protocol
+        scores[f"{name} re-ranked"] = evaluation.evaluate_reranked(
+            *sides, rules, metric=found.metric
+        )
+    return scores
 
 
 def find_tests(run: Path, benchmark: str | None, root: Path | None) -> Sequence[Benchmark]:

@@ -11,7 +11,13 @@ from reidkit.evaluation.decision import (
     identify,
     open_set,
 )
-from reidkit.evaluation.evaluate import evaluate, evaluate_arrays, evaluate_distances, nearest
+from reidkit.evaluation.evaluate import (
+    evaluate,
+    evaluate_arrays,
+    evaluate_distances,
+    evaluate_reranked,
+    nearest,
+)
 from reidkit.evaluation.gait import (
     GAIT_PROTOCOLS,
     GaitProtocol,
@@ -48,6 +54,7 @@ __all__ = [
     "evaluate",
     "evaluate_arrays",
     "evaluate_distances",
+    "evaluate_reranked",
     "nearest",
     "find_hits",
     "average_precision",

@@ -17,6 +17,7 @@ from reidkit.evaluation.metrics import cmc
 from reidkit.evaluation.metrics import metric as named_metric
 from reidkit.evaluation.protocols import OF_FEATURES
 from reidkit.evaluation.protocols import protocol as named_protocol
+from reidkit.evaluation.reranking import rerank
 from reidkit.evaluation.scoring import Scorer
 from reidkit.evaluation.sides import Side, as_side, side_of_arrays
 from reidkit.neighbours import knn
@@ -110,14 +111,39 @@ def evaluate_distances(
     """
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     _check_report(rules)
-    if rules.single_shot or OF_FEATURES.intersection(rules.report):
-        raise ValueError("this protocol needs the features, not only distances: use `evaluate`")
+    _check_distances_suffice(rules)
+    if rules.exclude == "same_view" or rules.gallery == "without_queries":
+        raise ValueError(
+            "this protocol looks at views or files, which pids and camids do not tell: use "
+            "`evaluate`"
+        )
     _check_cameras(rules, query_camids, gallery_camids)
     counts = [len(np.asarray(pids)) for pids in (query_pids, gallery_pids)]
     query = _side("query", np.zeros((counts[0], 1), np.float32), query_pids, query_camids)
     gallery = _side("gallery", np.zeros((counts[1], 1), np.float32), gallery_pids, gallery_camids)
     rows = _row_blocks(blocks) if isinstance(blocks, np.ndarray | Tensor) else blocks
     return scores_of_hits(hits_of_distances(rows, query, gallery, rules), rules)
+
+
+def evaluate_reranked(
+    query: Features,
+    gallery: Features,
+    protocol: EvalProtocol | str,
+    *,
+    metric: Metric = "cosine",
+    memory: str | int = "512MB",
+) -> Scores:
+    """`evaluate` after k-reciprocal re-ranking with the values of its paper (see `rerank`).
+
+    Raises:
+        ValueError: a protocol whose scores are no functions of distances, or anything `rerank`
+            refuses.
+    """
+    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    _check_report(rules)
+    _check_distances_suffice(rules)
+    blocks = rerank(query, gallery, metric=metric, memory=memory)
+    return scores_of_hits(hits_of_distances(blocks, as_side(query), as_side(gallery), rules), rules)
 
 
 def scores_of_hits(hits: Hits, rules: EvalProtocol, *, warnings: tuple[str, ...] = ()) -> Scores:
@@ -231,6 +257,11 @@ def _check_report(rules: EvalProtocol) -> None:
         named_metric(name)
         if rules.single_shot and name != "mAP" and not name.startswith("rank-"):
             raise ValueError(f"a single-shot protocol reports rank-k and mAP, not {name!r}")
+
+
+def _check_distances_suffice(rules: EvalProtocol) -> None:
+    if rules.single_shot or OF_FEATURES.intersection(rules.report):
+        raise ValueError("this protocol needs the features, not only distances: use `evaluate`")
 
 
 def _check_cameras(rules: EvalProtocol, *camids: ArrayLike | Tensor | None) -> None:

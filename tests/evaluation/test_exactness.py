@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidkit.evaluation import evaluate, evaluate_arrays, evaluate_distances, find_hits, kernels
+from reidkit.evaluation import (
+    evaluate,
+    evaluate_arrays,
+    evaluate_distances,
+    evaluate_reranked,
+    find_hits,
+    kernels,
+    rerank,
+)
 from reidkit.evaluation import hits as module
 from reidkit.evaluation.sides import side_of_arrays
 from reidkit.types import EvalProtocol, Features, Sample
@@ -255,6 +263,24 @@ def test_distances_that_do_not_fit_are_refused(blocks, words):
 def test_a_protocol_that_needs_features_refuses_distances():
     with pytest.raises(ValueError, match="needs the features"):
         evaluate_distances(np.zeros((1, 1)), [1], [0], [1], [1], "cuhk03_single_shot")
+
+
+@pytest.mark.parametrize(
+    "rules", [EvalProtocol("same_view"), EvalProtocol("nothing", gallery="without_queries")]
+)
+def test_a_protocol_about_views_or_files_refuses_bare_distances(rules):
+    with pytest.raises(ValueError, match="which pids and camids do not tell"):
+        evaluate_distances(np.zeros((1, 1)), [1], [0], [1], [1], rules)
+
+
+def test_reranked_scores_are_those_of_the_reranked_distances():
+    query, gallery = drawn(16, q=20, g=90, dim=8)
+    blocks = rerank(query, gallery)
+    ids = query.pids, query.camids, gallery.pids, gallery.camids
+    expected = evaluate_distances(np.concatenate(list(blocks)), *ids)
+    found = evaluate_reranked(query, gallery, "market1501")
+    assert dict(found) == dict(expected) == dict(evaluate_distances(blocks, *ids))
+    assert dict(found) != dict(evaluate(query, gallery, "market1501"))
 
 
 # What should be pointed out.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reidkit.evaluation.reranking.rerank import checked_sides
+from reidkit.evaluation.reranking.k_reciprocal import checked_sides
 from reidkit.evaluation.space import survey
 from reidkit.neighbours import knn
 from reidkit.types import Features

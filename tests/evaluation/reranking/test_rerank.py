@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
+from reidkit.evaluation.reranking.k_reciprocal import jaccard_distance, rerank
 from reidkit.evaluation.reranking.query_expansion import augment_database, expand_query
-from reidkit.evaluation.reranking.rerank import jaccard_distance, rerank
 from reidkit.types import Features, Sample
 
 
