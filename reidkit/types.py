@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,11 @@ class Features:
         if not path.is_file():
             raise FileNotFoundError(
                 f"no feature file {path}; `reidkit extract RUN SOURCE --out {path}` writes one"
+            )
+        if not zipfile.is_zipfile(path):
+            raise ValueError(
+                f"{path} is not a feature file: expected an .npz of plain arrays, as `reidkit "
+                "extract` and numpy.savez write"
             )
         try:
             with np.load(path, allow_pickle=False) as archive:

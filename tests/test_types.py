@@ -73,3 +73,14 @@ def test_scores_read_as_fractions_and_print_as_percent():
     assert "2 without a right answer" in table
     assert "1 decided by a tie" in table
     assert scores.to_dict()["scores"] == {"mAP": 0.5, "rank-1": 0.75}
+
+
+def test_a_file_of_another_kind_is_no_feature_file(tmp_path):
+    (tmp_path / "s.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"expected an .npz of plain arrays, as `reidkit extract`"):
+        Features.load(tmp_path / "s.json")
+
+
+def test_the_model_of_features_is_kept_in_their_file(tmp_path):
+    Features(torch.eye(2), (Sample((), 1), Sample((), 2)), model="abc").save(tmp_path / "f.npz")
+    assert Features.load(tmp_path / "f.npz").model == "abc"
