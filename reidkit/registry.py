@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -19,6 +19,12 @@ def nearest(word: str, known: list[str]) -> str:
 
 class UnknownName(ValueError):
     """A name nobody registered; the message lists the known ones and the nearest."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
+        """The error for a name that is none of the known ones of its kind."""
+        names = list(known)
+        return cls(f"unknown {kind} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
 
 
 class Registry(Generic[T]):
@@ -59,10 +65,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         if name not in self._constructors:
-            known = list(self)
-            raise UnknownName(
-                f"unknown {self.kind} {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
-            )
+            raise UnknownName.among(self.kind, name, self)
         return self._constructors[name]
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:

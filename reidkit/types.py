@@ -17,6 +17,7 @@ from reidkit.files import replacing
 
 CheckLevel = Literal["strict", "warn", "off"]
 Metric = Literal["cosine", "euclidean"]
+UNKNOWN_CAMERA = -1
 Exclusion = Literal["same_camera", "same_view", "itself", "nothing"]
 
 
@@ -25,8 +26,8 @@ class Sample:
     """One image, tracklet or silhouette sequence, before any pixel is read.
 
     `frames` are files in time order, `pid` the identity as the benchmark writes it (-1 where
-    unknown), `camid` is 0-based. `(domain, pid)` is unique over all benchmarks. Junk never leaves
-    the adapter.
+    unknown), `camid` is 0-based (-1 where unknown). `(domain, pid)` is unique over all benchmarks.
+    Junk never leaves the adapter.
     """
 
     frames: tuple[str, ...]
@@ -39,7 +40,9 @@ class Sample:
     @property
     def name(self) -> str:
         """What to call this sample in a message: its first file, or its identity and camera."""
-        return self.frames[0] if self.frames else f"pid {self.pid}, camera {self.camid}"
+        if self.frames:
+            return self.frames[0]
+        return f"pid {self.pid}" + ("" if self.camid < 0 else f", camera {self.camid}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +150,14 @@ class Features:
         camids: ArrayLike | Tensor | None = None,
     ) -> "Features":
         """Features from any toolkit's arrays: vectors (N, D) floating, pids (N,) and camids (N,)
-        integers."""
+        integers; without camids every camera is unknown (-1)."""
         matrix = torch.as_tensor(vectors)
         if not matrix.is_floating_point():
             raise ValueError(
                 f"features must be floating point, got {matrix.dtype}; convert them on purpose"
             )
         identities = integer_array("pids", pids, len(matrix)).tolist()
-        cameras = [0] * len(matrix)
+        cameras = [UNKNOWN_CAMERA] * len(matrix)
         if camids is not None:
             cameras = integer_array("camids", camids, len(matrix)).tolist()
         samples = tuple(Sample((), pid, cam) for pid, cam in zip(identities, cameras, strict=True))

@@ -1,14 +1,12 @@
 """`reidkit decide` as a person types it, and what it leaves in a run."""
 
 import json
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from reidkit import cli
 from reidkit.compose.decision import decide_file, draw_reliability, read_decision
 from reidkit.evaluation.decision.decide import Decision, decide
 from reidkit.models import build_model, load_model, save_model
@@ -40,23 +38,6 @@ def trained(tmp_path_factory):
     model = build_model(SPEC, num_classes=4, size=(64, 32), preprocessing=preprocessing)
     info = {"licence": "research", "scores": {"mAP": 0.5}}
     return save_model(tmp_path_factory.mktemp("run"), model, SPEC, num_classes=4, info=info)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["reidkit", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_decide_prints_what_a_person_can_read(call, file):

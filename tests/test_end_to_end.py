@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from reidkit import cli
 from reidkit.types import Features
 
 ROOT = Path(__file__).parent.parent
@@ -28,22 +27,10 @@ def world(tmp_path_factory):
     return tmp_path_factory.mktemp("datasets")
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, world):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setenv("REIDKIT_DATA", str(world))
-        monkeypatch.setattr(sys, "argv", ["reidkit", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+@pytest.fixture(autouse=True)
+def in_this_world(monkeypatch, world):
+    """Benchmarks are looked for where the tiny world is."""
+    monkeypatch.setenv("REIDKIT_DATA", str(world))
 
 
 @pytest.fixture(scope="session")

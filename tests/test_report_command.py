@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidkit import cli, models
+from reidkit import models
 from reidkit.compose import reporting
 from reidkit.evaluation import PROTOCOLS, evaluate, find_hits, nearest
 from reidkit.evaluation.metrics import average_precision, recall_at
@@ -23,20 +22,9 @@ MODEL = {
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["reidkit", "evaluate", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def call(call):
+    """`reidkit evaluate` with these words."""
+    return lambda *words: call("evaluate", *words)
 
 
 def make_sides(folder, noise=0.8, seed=0, identities=6, distractors=4):

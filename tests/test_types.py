@@ -20,7 +20,7 @@ def test_a_feature_file_of_another_toolkit_needs_only_vectors_and_pids(tmp_path)
     np.savez(tmp_path / "f.npz", vectors=np.eye(3, dtype=np.float64), pids=np.arange(3))
     found = Features.load(tmp_path / "f.npz")
     assert found.vectors.dtype == torch.float64
-    assert found.camids.tolist() == [0, 0, 0]
+    assert found.camids.tolist() == [-1, -1, -1]  # unknown
 
 
 def test_pickled_objects_are_never_loaded(tmp_path):

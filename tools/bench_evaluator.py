@@ -201,9 +201,9 @@ def reidkit_side(args: argparse.Namespace, query: tuple, gallery: tuple) -> dict
 
 def products(query: np.ndarray, gallery: np.ndarray) -> dict[str, Callable[[], None]]:
     """The bare product in the blocks that reidkit uses, on numpy's and torch's BLAS."""
-    from reidkit.evaluation.hits import block_shape, even_parts
+    from reidkit.evaluation.hits import block_shape
     from reidkit.evaluation.space import hand_back
-    from reidkit.evaluation.threads import in_threads
+    from reidkit.evaluation.threads import even_parts, in_threads
 
     threads = torch.get_num_threads()
     rows, columns = block_shape(len(query), len(gallery), query.shape[1], threads, "512MB", 4)

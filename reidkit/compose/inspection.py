@@ -10,7 +10,7 @@ import torch
 
 from reidkit import data, engine, evaluation, losses, models
 from reidkit.compose.building import choose_device
-from reidkit.registry import Registry, UnknownName, nearest
+from reidkit.registry import Registry, UnknownName
 
 
 def components(kind: str | None = None) -> dict[str, dict[str, str]]:
@@ -28,9 +28,7 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
     by_kind = {registry.kind: registry for registry in registries}
     known = [*by_kind, "protocol"]
     if kind is not None and kind not in known:
-        raise UnknownName(
-            f"unknown kind {kind!r}; known: {', '.join(known)}.{nearest(kind, known)}"
-        )
+        raise UnknownName.among("kind", kind, known)
     found = {
         title: {name: _signature(registry, name) for name in registry}
         for title, registry in by_kind.items()

@@ -6,7 +6,7 @@ import numpy as np
 
 from reidkit.evaluation import kernels
 from reidkit.evaluation.sides import Integers, Side, as_side
-from reidkit.types import EvalProtocol, Features
+from reidkit.types import UNKNOWN_CAMERA, EvalProtocol, Features
 
 JUNK = -1
 
@@ -41,7 +41,8 @@ class Candidates:
         left_out: gallery positions that count for no query.
 
     Raises:
-        ValueError: a side is empty, or a query has no identity (pid -1).
+        ValueError: a side is empty, a query has no identity (pid -1), or cameras are unknown where
+            the protocol looks at them.
     """
 
     def __init__(
@@ -70,6 +71,12 @@ class Candidates:
         nobody = np.empty(0, np.int64)
         self.query_groups, self.groups = nobody, nobody
         if self.exclude == "same_camera":
+            for name, camids in (("query", query.camids), ("gallery", gallery.camids)):
+                if (camids == UNKNOWN_CAMERA).any():
+                    raise ValueError(
+                        f"this protocol leaves out the query's camera and needs camids, but those "
+                        f"of the {name} are unknown; or use 'no_camera'"
+                    )
             self.query_groups, self.groups = query.camids, gallery.camids
         elif self.exclude == "same_view":
             self.query_groups, self.groups = _views(query, gallery)
@@ -87,14 +94,22 @@ class Candidates:
             self.by_pid = _without(self.by_pid, junk)
 
     def right(self) -> tuple[Integers, Integers]:
-        """Offsets (Q + 1,) and gallery positions (M,) of the right answers of all queries."""
+        """Offsets (Q + 1,) and gallery positions (M,) of the right answers of all queries.
+
+        Raises:
+            ValueError: there is none at all.
+        """
         offsets = np.zeros(len(self.by_pid.start) + 1, np.int64)
         lists = (*self.by_pid, self.query_groups, self.groups)
         kernels.right_answers(*lists, offsets, np.empty(0, np.int64))
         np.cumsum(offsets, out=offsets)
+        if not offsets[-1]:
+            raise ValueError(
+                f"no query has a right answer in the gallery (left out: {self.exclude}); "
+                "check that pids and camids of both sides belong together"
+            )
         columns = np.empty(offsets[-1], np.int64)
-        if columns.size:
-            kernels.right_answers(*lists, offsets, columns)
+        kernels.right_answers(*lists, offsets, columns)
         return offsets, columns
 
     def counts(self) -> Integers:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from reidkit.evaluation.sides import check_finite
 from reidkit.types import Features, Metric
 
 ClusterBackend = Literal["auto", "faiss", "sklearn"]
@@ -47,18 +48,12 @@ def nmi(
         raise ValueError(f"unknown metric {metric!r}; known: cosine, euclidean")
     if backend not in ("auto", "faiss", "sklearn"):
         raise ValueError(f"unknown backend {backend!r}; known: auto, faiss, sklearn")
+    check_finite(features)
     known = (features.pids != JUNK).nonzero()[:, 0]
     names, labels = np.unique(features.pids[known].numpy(), return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"{len(names)} identities; groups can be compared from two on")
     vectors = features.vectors.detach()[known.to(features.vectors.device)].cpu().float()
-    bad = (~vectors.isfinite()).any(1).nonzero()
-    if len(bad):
-        position = int(known[bad[0, 0]])
-        raise ValueError(
-            f"feature {position} ({features.samples[position].name}) is not finite; look for NaN "
-            "in the model's weights or in that input"
-        )
     if metric == "cosine":
         vectors = F.normalize(vectors, dim=1)
     else:

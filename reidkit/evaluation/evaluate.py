@@ -20,6 +20,7 @@ from reidkit.evaluation.protocols import protocol as named_protocol
 from reidkit.evaluation.reranking import rerank
 from reidkit.evaluation.scoring import Scorer
 from reidkit.evaluation.sides import Side, as_side, side_of_arrays
+from reidkit.evaluation.single_shot import expected_single_shot
 from reidkit.neighbours import knn
 from reidkit.types import EvalProtocol, Features, Hits, Metric, Scores
 
@@ -87,7 +88,6 @@ def evaluate_arrays(
             or anything `evaluate` refuses.
     """
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    _check_cameras(rules, query_camids, gallery_camids)
     query = _side("query", query_vectors, query_pids, query_camids)
     gallery = _side("gallery", gallery_vectors, gallery_pids, gallery_camids)
     return evaluate(query, gallery, rules, metric=metric, memory=memory)
@@ -117,7 +117,6 @@ def evaluate_distances(
             "this protocol looks at views or files, which pids and camids do not tell: use "
             "`evaluate`"
         )
-    _check_cameras(rules, query_camids, gallery_camids)
     counts = [len(np.asarray(pids)) for pids in (query_pids, gallery_pids)]
     query = _side("query", np.zeros((counts[0], 1), np.float32), query_pids, query_camids)
     gallery = _side("gallery", np.zeros((counts[1], 1), np.float32), gallery_pids, gallery_camids)
@@ -229,11 +228,7 @@ def _single_shot(
     query: Features | Side, gallery: Features | Side, rules: EvalProtocol, metric: Metric
 ) -> Scores:
     """Expected scores over galleries of one image an identity; a tie decides in no one of them."""
-    from reidkit.evaluation.single_shot import expected_single_shot
-
-    found = expected_single_shot(
-        _features(query), _features(gallery), rules, metric=metric, ranks=CMC_RANKS
-    )
+    found = expected_single_shot(query, gallery, rules, metric=metric, ranks=CMC_RANKS)
     counted = ~found.average_precision.isnan()
     columns = [
         found.average_precision if name == "mAP" else found.cmc[:, int(name[5:]) - 1]
@@ -262,13 +257,6 @@ def _check_report(rules: EvalProtocol) -> None:
 def _check_distances_suffice(rules: EvalProtocol) -> None:
     if rules.single_shot or OF_FEATURES.intersection(rules.report):
         raise ValueError("this protocol needs the features, not only distances: use `evaluate`")
-
-
-def _check_cameras(rules: EvalProtocol, *camids: ArrayLike | Tensor | None) -> None:
-    if rules.exclude == "same_camera" and any(side is None for side in camids):
-        raise ValueError(
-            "this protocol leaves out the query's camera and needs camids; or use 'no_camera'"
-        )
 
 
 def _doubts(ranking: Ranking, rules: EvalProtocol, metric: Metric) -> tuple[str, ...]:

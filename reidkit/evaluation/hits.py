@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from itertools import pairwise
 from threading import Lock
 from typing import NamedTuple
 
@@ -15,12 +14,13 @@ from reidkit.evaluation import kernels
 from reidkit.evaluation.candidates import Candidates
 from reidkit.evaluation.sides import Floats, Integers, Side, as_side
 from reidkit.evaluation.space import Block, Space, multiply
-from reidkit.evaluation.threads import in_threads
+from reidkit.evaluation.threads import even_parts, in_threads
 from reidkit.types import EvalProtocol, Features, Hits, Metric
 
 # A block is so large that packing it for the product no longer counts, and so small that its
 # scores are still in the cache when they are counted.
 QUERY_ROWS, GALLERY_ROWS = 2048, 1024
+NO_LIMIT = np.iinfo(np.int64).max
 READY_PARTS = 8  # parts of queries a thread has ready while the gallery passes by once
 UNDECIDED = 16  # a query with more than G / UNDECIDED undecided pairs is scored in float64
 
@@ -105,7 +105,7 @@ def rank(
     gallery = query if same else as_side(gallery)
     candidates = Candidates(query, gallery, protocol)
     space = Space(query, gallery, metric, candidates.left_out)
-    offsets, columns = _right_answers(candidates)
+    offsets, columns = candidates.right()
     owner = np.repeat(np.arange(len(query)), np.diff(offsets))
     value = space.exact(owner, columns)
     kernels.sort_descending(value, offsets)
@@ -114,16 +114,6 @@ def rank(
     asked = np.diff(offsets) > 0
     first[asked] = value[offsets[:-1][asked]]
     return Ranking(_hits(offsets, owner, tally, candidates), first, space)
-
-
-def _right_answers(candidates: Candidates) -> tuple[Integers, Integers]:
-    offsets, columns = candidates.right()
-    if not columns.size:
-        raise ValueError(
-            f"no query has a right answer in the gallery (left out: {candidates.exclude}); "
-            "check that pids and camids of both sides belong together"
-        )
-    return offsets, columns
 
 
 def hits_of_distances(
@@ -137,7 +127,7 @@ def hits_of_distances(
         ValueError: blocks of another shape, a distance that is NaN, or no right answer.
     """
     candidates = Candidates(query, gallery, protocol)
-    offsets, columns = _right_answers(candidates)
+    offsets, columns = candidates.right()
     owner = np.repeat(np.arange(len(query)), np.diff(offsets))
     tally = _empty_tally(len(owner), len(query))
     scale = np.ones(len(gallery))
@@ -149,9 +139,10 @@ def hits_of_distances(
         scores = _scores_of(block, start, len(query), len(gallery))
         queries = np.arange(start, start + len(scores))
         mine = slice(offsets[start], offsets[start + len(scores)])
-        found = scores[owner[mine] - start, columns[mine]]
-        value[mine] = found[np.lexsort((-found, owner[mine]))]
-        answers = Answers(offsets, value, tie, value, value)
+        value[mine] = scores[owner[mine] - start, columns[mine]]
+        kernels.sort_descending(value, offsets[start : start + len(scores) + 1])
+        # An equal score is neither certainly further nor certainly closer: a tie.
+        answers = Answers(offsets, value, tie, value, np.nextafter(value, np.inf))
         kernels.count_closer(
             scores,
             scale,
@@ -162,10 +153,9 @@ def hits_of_distances(
             candidates.by_group,
             answers,
             _nothing_exact(scores),
-            len(gallery),
+            NO_LIMIT,
             *tally,
         )
-        _note_ties(scores, queries, candidates, answers, tally.tied)
         start += len(scores)
     if start != len(query):
         raise ValueError(f"{start} rows of distances for {len(query)} queries")
@@ -183,23 +173,8 @@ def _scores_of(block: NDArray | Tensor, start: int, queries: int, gallery: int) 
     if np.isnan(scores).any():
         row, column = np.argwhere(np.isnan(scores))[0]
         raise ValueError(f"the distance of query {start + row} to gallery item {column} is NaN")
-    return scores
-
-
-def _note_ties(
-    scores: Floats,
-    queries: Integers,
-    candidates: Candidates,
-    answers: Answers,
-    tied: NDArray[np.bool_],
-) -> None:
-    """Where distances are given, a tie is an equal number: what is silenced is -inf by now."""
-    silent = np.zeros(scores.shape[1], bool)
-    silent[candidates.left_out] = True
-    for row, q in zip(scores, queries, strict=True):
-        first = answers.offsets[q]
-        if first < answers.offsets[q + 1]:
-            tied[q] = bool(((row == answers.value[first]) & ~silent).any())
+    # An infinite distance is a far item; -inf is what is left out.
+    return np.maximum(scores, np.finfo(np.float64).min)
 
 
 def _count(
@@ -232,8 +207,9 @@ def _count(
         tally.tied[hard] = False
         tally.spent[hard] = 0
         nothing = _nothing_exact(exact.queries)
-        limit = np.iinfo(np.int64).max
-        _run(space, candidates, (offsets, value, tie, score), nothing, hard, limit, memory, tally)
+        _run(
+            space, candidates, (offsets, value, tie, score), nothing, hard, NO_LIMIT, memory, tally
+        )
     return tally
 
 
@@ -363,14 +339,6 @@ def memory_bytes(memory: str | int) -> float:
     if size <= 0:
         raise ValueError(f"memory = {memory!r}: expected a positive size such as '512MB', or bytes")
     return size
-
-
-def even_parts(count: int, rows: int, threads: int) -> list[tuple[int, int]]:
-    """Start and stop of parts of at most `rows`, so many that every thread gets as many."""
-    number = -(-count // rows)
-    number = min(count, -(-number // threads) * threads)
-    edges = [count * i // number for i in range(number + 1)]
-    return list(pairwise(edges))
 
 
 def block_rows(columns: int, memory: str | int, itemsize: int = 8) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 # Sums may be reordered (that is what makes them vector instructions); NaN stays NaN.
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
-CHUNK = 128  # scores that are counted while they lie in the first cache
+CHUNK = 1024  # scores that are counted while they lie in the first cache
 MANY = 256  # right answers of a query beyond which each score looks for its place among them
 COSINE, EUCLIDEAN = 0, 1
 
@@ -186,7 +186,7 @@ def _score(products: Any, scale: Any, bias: Any, lowest: Any, out: Any) -> Any:
     for i in range(products.shape[0]):
         x = products[i] * scale[i] + bias[i]
         out[i] = x
-        some += np.int32(x >= lowest)
+        some = np.int32(some + np.int32(x >= lowest))  # a sum alone would be 64 bits wide
     return some
 
 
@@ -196,8 +196,8 @@ def _above(scores: Any, count: int, low: Any, high: Any) -> Any:
     possible = np.int32(0)
     certain = np.int32(0)
     for i in range(count):
-        possible += np.int32(scores[i] >= low)
-        certain += np.int32(scores[i] >= high)
+        possible = np.int32(possible + np.int32(scores[i] >= low))
+        certain = np.int32(certain + np.int32(scores[i] >= high))
     return possible, certain
 
 

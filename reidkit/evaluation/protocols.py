@@ -1,6 +1,6 @@
 """Protocols by name: what is left out, which scores are reported, and where that comes from."""
 
-from reidkit.registry import UnknownName, nearest
+from reidkit.registry import UnknownName
 from reidkit.types import EvalProtocol
 
 PERSON = ("mAP", "mINP", "rank-1", "rank-5", "rank-10", "rank-20")
@@ -120,10 +120,7 @@ _LEFT_OUT = {
 def protocol(name: str) -> EvalProtocol:
     """The protocol of that name; a ValueError lists the known ones and the nearest."""
     if name not in PROTOCOLS:
-        known = sorted(PROTOCOLS)
-        raise UnknownName(
-            f"unknown protocol {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
-        )
+        raise UnknownName.among("protocol", name, sorted(PROTOCOLS))
     return PROTOCOLS[name]
 
 

@@ -1,6 +1,6 @@
 """One side of an evaluation as plain arrays: what the evaluator reads, from features or arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from reidkit.types import Features, Sample, integer_array
+from reidkit.types import UNKNOWN_CAMERA, Features, Sample, integer_array
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 CPU = torch.device("cpu")
+PIECE = 2**21  # numbers that are looked at at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +38,7 @@ class Side:
         """What to call the sample in a message."""
         if self.samples is not None:
             return self.samples[position].name
-        return f"pid {self.pids[position]}, camera {self.camids[position]}"
+        return Sample((), int(self.pids[position]), int(self.camids[position])).name
 
 
 def as_side(features: "Features | Side") -> Side:
@@ -53,6 +54,39 @@ def as_side(features: "Features | Side") -> Side:
         device=vectors.device,
         model=features.model,
     )
+
+
+def not_finite(what: str, position: int, name: str) -> ValueError:
+    """The error for a feature that is not finite; `what` says of which side."""
+    return ValueError(
+        f"{what} {position} ({name}) is not finite; look for NaN in the model's weights or in that "
+        "input"
+    )
+
+
+def check_finite(features: Features, what: str = "feature") -> None:
+    """Raise a ValueError with the first bad sample's name unless all numbers are finite."""
+    for start, stop in pieces(*features.vectors.shape):
+        bad = (~features.vectors[start:stop].isfinite()).any(1).nonzero()
+        if len(bad):
+            position = start + int(bad[0])
+            raise not_finite(what, position, features.samples[position].name)
+
+
+def check_one_model(query: str, gallery: str, sides: tuple[str, str]) -> None:
+    """Raise a ValueError where both fingerprints are known and differ."""
+    if query and gallery and query != gallery:
+        raise ValueError(
+            f"{sides[0]} features are of model {query}, {sides[1]} features of {gallery}; "
+            "vectors of two models have nothing in common: extract both with one"
+        )
+
+
+def pieces(count: int, dim: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of pieces of at most PIECE numbers, at least one row."""
+    rows = max(1, PIECE // max(dim, 1))
+    for start in range(0, count, rows):
+        yield start, min(start + rows, count)
 
 
 def side_of_arrays(
@@ -75,7 +109,7 @@ def side_of_arrays(
         raise ValueError(f"features need shape (N, D), one row a sample; got {tuple(matrix.shape)}")
     identities = integer_array("pids", pids, len(matrix))
     cameras = (
-        np.zeros(len(matrix), np.int64)
+        np.full(len(matrix), UNKNOWN_CAMERA)
         if camids is None
         else integer_array("camids", camids, len(matrix))
     )

@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from reidkit.evaluation import kernels
-from reidkit.evaluation.sides import Floats, Integers, Side
+from reidkit.evaluation.sides import (
+    PIECE,
+    Floats,
+    Integers,
+    Side,
+    check_one_model,
+    not_finite,
+    pieces,
+)
 from reidkit.evaluation.threads import in_threads
 from reidkit.types import Metric
 
@@ -21,7 +29,6 @@ ROUNDING = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 # Rounding Error Analysis, SIAM J. Sci. Comput. 2019, theorem 2.4).
 CERTAIN = 4.0
 ORDINARY = (1e-6, 1e6)  # lengths of vectors whose products need no scaling in float32
-PIECE = 2**21  # numbers that are surveyed at a time
 MAPPED_PAIRS = 1024  # pairs that are measured at a time in a memory-mapped gallery
 
 
@@ -204,11 +211,7 @@ def check_comparable(query: Side, gallery: Side, metric: str) -> None:
             f"query features have {dims[0]} dimensions, gallery features {dims[1]}; "
             "expected the same number, at least 1: extract both with one model"
         )
-    if query.model and gallery.model and query.model != gallery.model:
-        raise ValueError(
-            f"query features are of model {query.model}, gallery features of {gallery.model}; "
-            "vectors of two models have nothing in common: extract both with one"
-        )
+    check_one_model(query.model, gallery.model, ("query", "gallery"))
 
 
 def survey(side: str, rows: Side, metric: Metric = "cosine") -> Survey:
@@ -233,11 +236,7 @@ def survey(side: str, rows: Side, metric: Metric = "cosine") -> Survey:
 
     in_threads(pieces(count, dim), look, 4 * count * dim)
     if bad:
-        position = min(bad)
-        raise ValueError(
-            f"{side} feature {position} ({rows.name(position)}) is not finite; "
-            "look for NaN in the model's weights or in that input"
-        )
+        raise not_finite(f"{side} feature", min(bad), rows.name(min(bad)))
     mean = total / count
     squares = np.square(norms) if metric == "euclidean" else norms > 0
     return Survey(norms, mean, 1 - float(np.square(mean).sum() / (squares.mean() or 1.0)))
@@ -264,13 +263,6 @@ def multiply_on_device(queries: NDArray, rows: NDArray, out: NDArray, device: to
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
     out[:] = found.cpu().numpy()
-
-
-def pieces(count: int, dim: int) -> Iterator[tuple[int, int]]:
-    """Start and stop of pieces of at most PIECE numbers, at least one row."""
-    rows = max(1, PIECE // max(dim, 1))
-    for start in range(0, count, rows):
-        yield start, min(start + rows, count)
 
 
 def hand_back(vectors: NDArray) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -39,6 +40,14 @@ def in_threads(items: Iterable[Item], work: Callable[[Item], None], effort: floa
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(serve) for _ in range(threads)]:
             done.result()
+
+
+def even_parts(count: int, rows: int, threads: int) -> list[tuple[int, int]]:
+    """Start and stop of parts of at most `rows`, so many that every thread gets as many."""
+    number = -(-count // rows)
+    number = min(count, -(-number // threads) * threads)
+    edges = [count * i // number for i in range(number + 1)]
+    return list(pairwise(edges))
 
 
 @cache

@@ -217,11 +217,10 @@ def _verified(
         raise ValueError(f"FAR = {bad[0]}: expected a share in (0, 1]")
     genuine = int(candidates.right()[0][-1])
     impostors = int(candidates.counts().sum()) - genuine
-    if not genuine or not impostors:
-        missing = "impostor" if genuine else "genuine"
+    if not impostors:
         raise ValueError(
-            f"no {missing} pair is left of {queries} queries and {columns} gallery items (left "
-            f"out: {candidates.exclude}); both kinds are needed"
+            f"no impostor pair is left of {queries} queries and {columns} gallery items (left out: "
+            f"{candidates.exclude}); both kinds are needed"
         )
     allowed = {far: int(Fraction(str(float(far))) * impostors) for far in fars}
     tally = _Impostors(impostors, max([SMALL, *allowed.values()]))

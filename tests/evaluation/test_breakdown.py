@@ -172,7 +172,11 @@ def test_samples_without_a_view_are_refused():
     [
         (sides()[0], "cuhk03_single_shot", "single-shot protocol .* no breakdown"),
         (sides()[0], "market", "unknown protocol"),
-        (Features.from_arrays(torch.ones(1, 4), [77]), "market1501", "no query has a right answer"),
+        (
+            Features.from_arrays(torch.ones(1, 4), [77], [0]),
+            "market1501",
+            "no query has a right answer",
+        ),
         (Features.from_arrays(torch.ones(1, 3), [1]), "no_camera", "3 dimensions"),
     ],
 )

@@ -283,7 +283,24 @@ def test_reranked_scores_are_those_of_the_reranked_distances():
     assert dict(found) != dict(evaluate(query, gallery, "market1501"))
 
 
+def test_an_infinite_distance_is_far_but_stays_an_answer():
+    # The first item is left out (own camera), the second right, the third wrong and as far.
+    table = np.array([[0.0, np.inf, np.inf]])
+    found = evaluate_distances(table, [1], [0], [1, 1, 2], [0, 1, 1])
+    assert (found["mAP"], found.tied) == (0.5, 1)
+
+
 # What should be pointed out.
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_cameras_that_are_unknown_on_one_side_are_no_cameras(side):
+    # Query cameras against a gallery without any would leave nothing out, and look like a score.
+    sides = list(drawn(17))
+    sides[side] = features(sides[side].vectors, sides[side].pids)
+    with pytest.raises(ValueError, match=f"those of the {('query', 'gallery')[side]} are unknown"):
+        evaluate(*sides, "market1501")
+    evaluate(*sides, "no_camera")
 
 
 def test_features_of_two_models_are_never_compared():

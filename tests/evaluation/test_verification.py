@@ -343,7 +343,7 @@ def test_blocks_that_are_no_scores_of_all_queries_are_refused(blocks, words):
         ({2: ["a", "b", "b"]}, "gallery: pids must be integers"),
         ({2: [[1, 2, 2]]}, "gallery: pids has shape"),
         ({0: np.empty(0, int)}, "query is empty"),
-        ({2: [3, 3, 3]}, "no genuine pair is left"),
+        ({2: [3, 3, 3]}, "no query has a right answer"),
         ({0: [1, 1], 2: [1, 1, 1]}, "no impostor pair is left"),
         ({4: "same_camera"}, "needs camids"),
         ({4: "same_view"}, "unknown exclusion 'same_view'"),

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reidkit.evaluation.sides import check_finite
 from reidkit.types import Features, Metric
 
 Integers = NDArray[np.int64]
@@ -55,6 +56,8 @@ class PairSource:
     ) -> None:
         if metric not in ("cosine", "euclidean"):
             raise ValueError(f"unknown metric {metric!r}; known: cosine, euclidean")
+        if not features.vectors.shape[1]:
+            raise ValueError("features have no dimension; expected (N, D) with D of at least 1")
         check_finite(features)
         names = [(sample.domain, sample.pid) for sample in features.samples]
         known = [position for position, (_, pid) in enumerate(names) if pid != JUNK]
@@ -183,22 +186,6 @@ def placed_similarity(a: Tensor, b: Tensor, metric: Metric) -> NDArray[np.float6
     if metric == "euclidean":
         return -(a - b).norm(dim=1).numpy()
     return torch.linalg.vecdot(a, b).numpy()
-
-
-def check_finite(features: Features) -> None:
-    """Raise a ValueError with the first sample's name unless all features are finite and have a
-    dimension."""
-    if not features.vectors.shape[1]:
-        raise ValueError("features have no dimension; expected (N, D) with D of at least 1")
-    step = max(1, CHUNK // features.vectors.shape[1])
-    for start in range(0, len(features), step):
-        bad = (~features.vectors[start : start + step].isfinite()).any(1).nonzero()
-        if len(bad):
-            position = start + int(bad[0])
-            raise ValueError(
-                f"feature {position} ({features.samples[position].name}) is not finite; look for "
-                "NaN in the model's weights or in that input"
-            )
 
 
 def _tally(*columns: Integers) -> Integers:

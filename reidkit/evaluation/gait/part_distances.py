@@ -7,17 +7,17 @@ differences, so that rounding decides about nothing.
 import hashlib
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
-from torch import Tensor
 
-from reidkit.registry import nearest
+from reidkit.evaluation.sides import as_side, check_finite, check_one_model
+from reidkit.evaluation.threads import even_parts, in_threads
+from reidkit.registry import UnknownName
 from reidkit.types import Features
 
 Distance = Literal["parts", "flat"]
@@ -29,6 +29,8 @@ BLOCK_NUMBERS = 2**24  # distances to the whole gallery that are held at a time:
 FIRST_LOOK = 4  # near-ties that are measured before looking whether that was enough
 MANY = 16  # near-ties from which on copies among them are measured once
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # relative rounding errors
+# Sums of one length are added in one order, whatever the values: copies stay copies.
+compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 
 
 def part_distances(
@@ -89,7 +91,7 @@ class PartDistances:
     ) -> None:
         parts = check_parts(query, gallery, distance, sides)
         self.parts = parts if distance == "parts" else 1
-        self.query, self.gallery = _plain(query.vectors), _plain(gallery.vectors)
+        self.query, self.gallery = as_side(query).vectors, as_side(gallery).vectors
         self.dim = self.query.shape[1] // self.parts
         # A common offset cancels in every distance but not in the products that stand for it.
         self.mean = self.gallery.mean(0, dtype=np.float64)
@@ -106,31 +108,23 @@ class PartDistances:
 
     def blocks(self, with_slack: bool = False) -> Iterator[Block]:
         """All distances in blocks of queries, in order; `slack` is empty unless asked for."""
-        count, threads = len(self.gallery), torch.get_num_threads()
+        count = len(self.gallery)
         rows = min(max(BLOCK_NUMBERS // count, 1), ROWS)
-        # As many pieces as threads, or a multiple: nobody waits for a last one.
-        pieces = threads * math.ceil(count / (threads * COLUMNS))
-        edges = np.linspace(0, count, min(pieces, count) + 1).astype(int).tolist()
-        blas = ThreadpoolController().select(user_api="blas")
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(self.query), rows):
-                placed, squares = self._place(self.query[start : start + rows], -2.0)
-                block = np.empty((placed.shape[1], count), np.float32)
+        parts = even_parts(count, COLUMNS, torch.get_num_threads())
+        for start in range(0, len(self.query), rows):
+            placed, squares = self._place(self.query[start : start + rows], -2.0)
+            block = np.empty((placed.shape[1], count), np.float32)
+            self._fill(block, placed, squares, parts)
+            slack = self._slack(squares, block) if with_slack else block[:0]
+            yield Block(start, block, slack)
 
-                def measure(
-                    a: int,
-                    b: int,
-                    placed: Floats = placed,
-                    squares: Floats = squares,
-                    block: Floats = block,
-                ) -> None:
-                    block[:, a:b] = self._sums(placed, squares, a, b)
+    def _fill(
+        self, block: Floats, placed: Floats, squares: Floats, parts: list[tuple[int, int]]
+    ) -> None:
+        def measure(part: tuple[int, int]) -> None:
+            block[:, slice(*part)] = self._sums(placed, squares, *part)
 
-                # Threads of the product inside threads of ours would only push each other aside.
-                with blas.limit(limits=1):
-                    list(pool.map(measure, edges[:-1], edges[1:]))
-                slack = self._slack(squares, block) if with_slack else block[:0]
-                yield Block(start, block, slack)
+        in_threads(parts, measure, placed.size * block.shape[1])
 
     def exact(self, q: int, columns: Columns) -> NDArray[np.float64]:
         """Distances of query number `q` to `columns` (C,), from differences in float64: (C,).
@@ -143,7 +137,7 @@ class PartDistances:
             firsts, where = columns, np.arange(len(columns))
         row = self.query[q].astype(np.float64)
         distances = np.empty(len(firsts))
-        compiled(_measure)(row, self.gallery, firsts, self.parts, 1 / self.unit, distances)
+        _measure(row, self.gallery, firsts, self.parts, 1 / self.unit, distances)
         return distances[where]
 
     @cached_property
@@ -203,17 +197,16 @@ class PartDistances:
         """Centred parts in float32 times `factor` (P, N, D), and their squares (P, N)."""
         placed = np.empty((self.parts, len(rows), self.dim), np.float32)
         squares = np.empty((self.parts, len(rows)), np.float32)
-        compiled(_centre)(rows, self.mean, 1 / self.unit, factor, placed, squares)
+        _centre(rows, self.mean, 1 / self.unit, factor, placed, squares)
         return placed, squares
 
     def _sums(self, placed: Floats, squares: Floats, a: int, b: int) -> Floats:
         """Distances of placed queries to the gallery items a to b, (rows, b - a)."""
-        add_roots = compiled(_add_roots)
         total = np.zeros((placed.shape[1], b - a), np.float32)
         product = np.empty_like(total)
         for part in range(self.parts):
             np.matmul(placed[part], self.placed[part, a:b].T, out=product)
-            add_roots(product, squares[part], self.squares[part, a:b], total)
+            _add_roots(product, squares[part], self.squares[part, a:b], total)
         total *= np.float32(1 / self.parts)
         return total
 
@@ -226,10 +219,7 @@ def check_parts(
 ) -> int:
     """The number of parts of both sides, or a ValueError that says why they cannot be compared."""
     if distance not in get_args(Distance):
-        known = list(get_args(Distance))
-        raise ValueError(
-            f"unknown distance {distance!r}; known: {', '.join(known)}.{nearest(distance, known)}"
-        )
+        raise UnknownName.among("distance", distance, get_args(Distance))
     for side, features in zip(sides, (query, gallery), strict=True):
         dim, parts = features.vectors.shape[1], features.parts
         if not len(features):
@@ -244,12 +234,7 @@ def check_parts(
                 f"{side} features have {dim} dimensions, which {parts} parts do not divide; "
                 "expected vectors (N, parts * D): set Features(parts=...) to the model's parts"
             )
-        if not all(math.isfinite(bound) for bound in _bounds(features)):
-            bad = next(i for i, row in enumerate(features.vectors) if not row.isfinite().all())
-            raise ValueError(
-                f"{side} feature {bad} ({features.samples[bad].name}) is not finite; look for NaN "
-                "in the model's weights or in that input"
-            )
+        check_finite(features, f"{side} feature")
     for word, a, b in (
         ("dimensions", query.vectors.shape[1], gallery.vectors.shape[1]),
         ("parts", query.parts, gallery.parts),
@@ -259,11 +244,7 @@ def check_parts(
                 f"{sides[0]} features have {a} {word}, {sides[1]} features {b}; expected the same "
                 "number: extract both with one model"
             )
-    if query.model and gallery.model and query.model != gallery.model:
-        raise ValueError(
-            f"{sides[0]} features are of model {query.model}, {sides[1]} features of "
-            f"{gallery.model}; vectors of two models have nothing in common: extract both with one"
-        )
+    check_one_model(query.model, gallery.model, sides)
     return query.parts
 
 
@@ -273,22 +254,7 @@ def _bounds(features: Features) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _plain(vectors: Tensor) -> Floats:
-    """The vectors in host memory; 16-bit numbers become float32, others are not copied."""
-    here = vectors.detach().cpu()
-    here = here if here.dtype in (torch.float32, torch.float64) else here.float()
-    return np.ascontiguousarray(here.numpy())
-
-
-@cache
-def compiled(function: Any) -> Any:
-    """The function as machine code, kept on disk between runs; it lets other threads run."""
-    from numba import njit
-
-    # Sums of one length are added in one order, whatever the values: copies stay copies.
-    return njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function)
-
-
+@compiled
 def _centre(
     rows: Floats,
     mean: Floats,
@@ -311,6 +277,7 @@ def _centre(
             squares[p, i] = total
 
 
+@compiled
 def _add_roots(product: Floats, query: Floats, gallery: Floats, total: Floats) -> None:
     """Add the root of |a|^2 - 2ab + |b|^2, in one pass; product (N, M) holds -2ab."""
     for i in range(product.shape[0]):
@@ -319,6 +286,7 @@ def _add_roots(product: Floats, query: Floats, gallery: Floats, total: Floats) -
             total[i, j] += math.sqrt(max(square, np.float32(0)))
 
 
+@compiled
 def _measure(
     row: Floats, gallery: Floats, columns: Columns, parts: int, scale: float, distances: Floats
 ) -> None:

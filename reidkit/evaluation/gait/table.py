@@ -339,10 +339,7 @@ def gait_table(
 def gait_protocol(name: str) -> GaitProtocol:
     """The gait protocol of that name; a ValueError lists the known ones and the nearest."""
     if name not in GAIT_PROTOCOLS:
-        known = sorted(GAIT_PROTOCOLS)
-        raise UnknownName(
-            f"unknown gait protocol {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
-        )
+        raise UnknownName.among("gait protocol", name, sorted(GAIT_PROTOCOLS))
     return GAIT_PROTOCOLS[name]
 
 
@@ -441,7 +438,7 @@ def _compare(pairs: PartDistances, sides: _Sides) -> _Outcome:
         rows = slice(start, start + len(block))
         # The best right and the best wrong answer, each as near and as far as it may be.
         best = np.full((4, len(block), shape[1]), np.inf, np.float32)
-        compiled(_best)(
+        _best(
             block,
             slack,
             sides.probe_pid[rows],
@@ -473,6 +470,7 @@ def _compare(pairs: PartDistances, sides: _Sides) -> _Outcome:
     return outcome
 
 
+@compiled
 def _best(
     block: Floats,
     slack: Floats,

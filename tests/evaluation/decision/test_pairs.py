@@ -132,7 +132,7 @@ def test_a_zero_vector_has_cosine_zero():
 @pytest.mark.parametrize(
     "vectors, pids, words",
     [
-        ([[1.0], [np.nan]], [1, 2], r"feature 1 \(pid 2, camera 0\) is not finite"),
+        ([[1.0], [np.nan]], [1, 2], r"feature 1 \(pid 2\) is not finite"),
         ([[1.0], [2.0]], [1, 1], "1 identities"),
         ([[1.0], [2.0]], [-1, -1], "0 identities"),
         (np.empty((2, 0)), [1, 2], "no dimension"),
