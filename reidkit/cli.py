@@ -44,6 +44,13 @@ def _console(as_json: bool) -> "Console":
     return Console(sys.stderr if as_json else sys.stdout)
 
 
+def _check_endings(*options: tuple[str, Path | None, str]) -> None:
+    """Refuse an option whose file would get another kind of content than its name says."""
+    for option, path, ending in options:
+        if path is not None and path.suffix != ending:
+            raise WrongCall(f"--{option} {path}: the file's name ends in {ending}")
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
@@ -120,7 +127,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="market1501, mars, cuhk03_single_shot, same_class, no_camera ...; by default the "
-            "benchmark's own. `reidkit list protocol` tells all."
+            "benchmark's own, market1501 for files. `reidkit list protocol` tells all."
         ),
     ] = None,
     rerank: Annotated[
@@ -147,6 +154,7 @@ def evaluate(
     """Score a trained model, or features from any toolkit: CMC, mAP, mINP.
 
     Examples: reidkit evaluate runs/quickstart --report report.html
+
     reidkit evaluate --query q.npz --gallery g.npz --protocol market1501
     """
     files = [side for side in (query, gallery) if side is not None]
@@ -159,9 +167,13 @@ def evaluate(
         raise WrongCall("--compare is for a RUN; features have --compare-query, --compare-gallery")
     if report is None and (compare is not None or others):
         raise WrongCall("a comparison is told in the report: add --report FILE.html")
-    for option, path, ending in (("report", report, ".html"), ("out", out, ".json")):
-        if path is not None and path.suffix != ending:
-            raise WrongCall(f"--{option} {path}: the file's name ends in {ending}")
+    if run is not None and run.suffix == ".npz":
+        raise WrongCall(f"{run} holds features, not a model: give them by --query and --gallery")
+    if run is None and (benchmark is not None or root is not None):
+        raise WrongCall(
+            "--benchmark and --root are for a RUN: feature files are scored as they are"
+        )
+    _check_endings(("report", report, ".html"), ("out", out, ".json"), ("picture", picture, ".png"))
     from datetime import date
 
     from reidkit.compose import reporting
@@ -187,7 +199,7 @@ def evaluate(
         found = reporting.evaluate_files(
             query,
             gallery,
-            protocol=protocol or "market1501",
+            protocol="market1501" if protocol is None else protocol,
             picture=picture,
             page=report,
             compare=(others[0], others[1]) if others else None,
@@ -297,6 +309,7 @@ def decide(
     ):
         if value is not None and not 0 < value < 1:
             raise WrongCall(f"{name} {value:g}: expected a fraction between 0 and 1")
+    _check_endings(("out", out, ".json"), ("plot", plot, ".png"))
     if metric not in (None, "cosine", "euclidean"):
         raise WrongCall(f"--metric {metric}: cosine or euclidean")
     if independent not in ("identities", "estimated", "pairs"):

@@ -14,9 +14,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     On any failure what was at `path` stays and nothing is left beside it. Raises OSError with the
     path and the reason, a full disk for example.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()

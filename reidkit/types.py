@@ -152,10 +152,7 @@ class Features:
         """Features from any toolkit's arrays: vectors (N, D) floating, pids (N,) and camids (N,)
         integers; without camids every camera is unknown (-1)."""
         matrix = torch.as_tensor(vectors)
-        if not matrix.is_floating_point():
-            raise ValueError(
-                f"features must be floating point, got {matrix.dtype}; convert them on purpose"
-            )
+        check_vectors(tuple(matrix.shape), matrix.is_floating_point(), matrix.dtype)
         identities = integer_array("pids", pids, len(matrix)).tolist()
         cameras = [UNKNOWN_CAMERA] * len(matrix)
         if camids is not None:
@@ -209,7 +206,7 @@ class Features:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, EOFError, AttributeError) as error:
+        except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path} is not a feature file (.npz of plain arrays): {error}"
             ) from error
@@ -219,7 +216,10 @@ class Features:
                 f"{path} has no {sorted(missing)}; a feature file holds vectors, pids, camids, "
                 "paths"
             )
-        plain = cls.from_arrays(arrays["vectors"], arrays["pids"], arrays.get("camids"))
+        try:
+            plain = cls.from_arrays(arrays["vectors"], arrays["pids"], arrays.get("camids"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
         parts = int(arrays.get("parts", np.int64(1)))
         model = str(arrays.get("model", ""))
         if "paths" not in arrays:
@@ -233,6 +233,14 @@ class Features:
         return cls(plain.vectors, samples, parts, model)
 
 
+def check_vectors(shape: tuple[int, ...], floating: bool, kind: object) -> None:
+    """Raise a ValueError unless these are the shape and the kind of features."""
+    if not floating:
+        raise ValueError(f"features must be floating point, got {kind}; convert them on purpose")
+    if len(shape) != 2:
+        raise ValueError(f"features need shape (N, D), one row a sample; got {shape}")
+
+
 def integer_array(name: str, values: ArrayLike | Tensor, length: int) -> NDArray[np.int64]:
     """The values as (length,) int64, or a ValueError that names them."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
@@ -241,7 +249,10 @@ def integer_array(name: str, values: ArrayLike | Tensor, length: int) -> NDArray
             f"{name} has shape {array.shape}, expected ({length},): one for each vector"
         )
     if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name} must be integers, got {array.dtype}; map names to numbers first")
+        remedy = "map names to numbers first" if array.dtype.kind in "US" else "convert them"
+        raise ValueError(f"{name} must be integers, got {array.dtype}; {remedy}")
+    if array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} go up to {array.max()}; expected at most 2^63 - 1: number them")
     return array.astype(np.int64)
 
 
@@ -300,7 +311,7 @@ class Scores(Mapping[str, float]):
 
     def note(self) -> str:
         """How many queries count, and how many were left out or decided by a tie."""
-        note = f"{self.queries} queries"
+        note = f"{self.queries} {'query' if self.queries == 1 else 'queries'}"
         if self.skipped:
             note += f", {self.skipped} without a right answer in the gallery: not counted"
         if self.tied:

@@ -1,6 +1,7 @@
 """`reidkit decide` as a person types it, and what it leaves in a run."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from reidkit.compose.decision import decide_file, draw_reliability, read_decision
+from reidkit.compose.inference import weights_hash
 from reidkit.evaluation.decision.decide import Decision, decide
 from reidkit.models import build_model, load_model, save_model
 from reidkit.types import Features, Preprocessing
@@ -103,6 +105,16 @@ def test_features_of_another_model_are_refused_and_nothing_is_stored(call, train
     assert code == 1
     assert "holds features of 32 numbers, the model in" in error and "makes 128" in error
     assert (trained / "model.json").read_bytes() == before
+
+
+def test_a_threshold_is_stored_with_the_model_of_its_features_only(call, trained, tmp_path):
+    own = weights_hash(load_model(trained))
+    path = tmp_path / "stamped.npz"
+    replace(features(), model="another").save(path)
+    code, _, error = call("decide", path, "--false-match-rate", 0.05, "--run", trained)
+    assert code == 1 and f"features of model another, but {trained} is model {own}" in error
+    replace(features(), model=own).save(path)
+    assert call("decide", path, "--false-match-rate", 0.05, "--run", trained)[0] == 0
 
 
 def test_a_model_without_a_threshold_says_how_to_get_one(tmp_path, trained):

@@ -296,6 +296,9 @@ def test_a_loss_that_becomes_nan_is_named_and_the_last_good_state_is_kept(
     assert "iteration" in error and error.count("\n") == 1
 
 
+FILES = ("--query", "no/q.npz", "--gallery", "no/g.npz")
+
+
 @pytest.mark.parametrize(
     "words, code, told",
     [
@@ -309,7 +312,16 @@ def test_a_loss_that_becomes_nan_is_named_and_the_last_good_state_is_kept(
         (("evaluate", "nowhere"), 1, "nowhere"),
         (("evaluate",), 2, "give a RUN"),
         (("evaluate", "run", "--query", "q.npz"), 2, "give a RUN"),
-        (("evaluate", "--query", "q.npz", "--gallery", "g.npz"), 1, "no feature file q.npz"),
+        (
+            ("evaluate", "--query", "no/q.npz", "--gallery", "no/g.npz"),
+            1,
+            "no feature file no/q.npz",
+        ),
+        (("evaluate", "q.npz"), 2, "give them by --query and --gallery"),
+        (("evaluate", "run", "--picture", "p.txt"), 2, "ends in .png"),
+        (("evaluate", *FILES, "--root", "x"), 2, "are for a RUN"),
+        (("evaluate", *FILES, "--protocol", ""), 1, "no feature file"),
+        (("decide", "no/f.npz", "--false-match-rate", "0.1", "--plot", "p.txt"), 2, "ends in .png"),
         (("extract", "nowhere", "x", "--out", "f.txt"), 2, "ends in .npz or .csv"),
         (("list", "backbon"), 2, "Did you mean 'backbone'"),
         (("data", "check", "market15", "x"), 2, "Did you mean 'market1501'"),

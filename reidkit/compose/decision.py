@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit import models, visualise
-from reidkit.compose.inference import run_config
+from reidkit.compose.inference import run_config, weights_hash
 from reidkit.evaluation.decision.decide import Decision, decide
 from reidkit.models.weights import store_info
 from reidkit.types import Features, Metric
@@ -34,8 +34,8 @@ def decide_file(
 
     Raises:
         FileNotFoundError: no such file or run.
-        ValueError: features of another model than the run's (by their length), no held-out pair to
-            draw, or anything `decide` refuses.
+        ValueError: features of another model than the run's (by fingerprint, or by their length),
+            no held-out pair to draw, or anything `decide` refuses.
     """
     found = Features.load(features)
     if run is not None:
@@ -45,6 +45,11 @@ def decide_file(
             raise ValueError(
                 f"{features} holds features of {length} numbers, the model in {run} makes "
                 f"{card.embedding_size}: extract them with this model"
+            )
+        if found.model and found.model != (own := weights_hash(models.load_model(run))):
+            raise ValueError(
+                f"{features} holds features of model {found.model}, but {run} is model {own}: "
+                "extract them with this model"
             )
         config = run_config(run)
         if metric is None and config is not None:

@@ -51,7 +51,7 @@ def extract(
     )
     with console.bar("extract", len(samples)) as update:
         found = engine.extract(model, loader, samples, progress=lambda done, total: update(done))
-    return replace(found, model=_weights_hash(model))
+    return replace(found, model=weights_hash(model))
 
 
 def extract_to(
@@ -71,7 +71,7 @@ def extract_to(
     if not samples:
         raise ValueError("nothing to extract: the source holds no images")
     partial = out.with_name(out.name + ".partial")
-    mark = {"files": _files_hash(samples), "model": _weights_hash(model), "chunk": CHUNK}
+    mark = {"files": _files_hash(samples), "model": weights_hash(model), "chunk": CHUNK}
     plan = partial / "of.json"
     if plan.is_file() and json.loads(plan.read_text()) != mark:
         console.say(f"{partial} is of another model or source: starting anew")
@@ -108,7 +108,8 @@ def _files_hash(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _weights_hash(model: nn.Module) -> str:
+def weights_hash(model: nn.Module) -> str:
+    """The fingerprint that features carry of the model that made them."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -69,7 +69,7 @@ def evaluate_run(
     scores = {}
     names = short_names(run, compare)
     for position, test in enumerate(find_tests(run, benchmark, root)):
-        rule = evaluation.protocol(protocol) if protocol else test.protocol
+        rule = test.protocol if protocol is None else evaluation.protocol(protocol)
         found = score_model(model, test, rule, run=run, name=names[0], console=console)
         scores.update(_with_reranked(test.name, found, rerank))
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidkit.evaluation import kernels
-from reidkit.evaluation.sides import Integers, Side, as_side
+from reidkit.evaluation.sides import Integers, Side, as_side, one_set
 from reidkit.types import UNKNOWN_CAMERA, EvalProtocol, Features
 
 JUNK = -1
@@ -165,11 +165,7 @@ def _views(query: Side, gallery: Side) -> tuple[Integers, Integers]:
 
 def _identity_of_samples(query: Side, gallery: Side) -> tuple[Integers, Integers]:
     """Codes that are equal exactly where a gallery item is the query itself."""
-    if query is gallery or (
-        query.samples == gallery.samples
-        and np.array_equal(query.pids, gallery.pids)
-        and np.array_equal(query.vectors, gallery.vectors)
-    ):
+    if one_set(query, gallery):
         positions = np.arange(len(gallery))
         return positions, positions
     codes: dict[tuple[str, ...], int] = {}

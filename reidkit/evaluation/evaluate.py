@@ -56,7 +56,7 @@ def evaluate(
     if rules.single_shot:
         return _single_shot(query, gallery, rules, metric)
     ranking = rank(query, gallery, rules, metric=metric, memory=memory)
-    scores = scores_of_hits(ranking.hits, rules, warnings=_doubts(ranking, rules, metric))
+    scores = scores_of_hits(ranking.hits, rules, warnings=_doubts(ranking, rules))
     values = dict(scores)
     for name in OF_FEATURES.intersection(rules.report):
         values[name] = nmi(_features(gallery), metric=metric)
@@ -256,24 +256,35 @@ def _check_report(rules: EvalProtocol) -> None:
 
 def _check_distances_suffice(rules: EvalProtocol) -> None:
     if rules.single_shot or OF_FEATURES.intersection(rules.report):
-        raise ValueError("this protocol needs the features, not only distances: use `evaluate`")
-
-
-def _doubts(ranking: Ranking, rules: EvalProtocol, metric: Metric) -> tuple[str, ...]:
-    found = ranking.space.gallery_survey
-    copies = ranking.nearest_right
-    same = (1 - copies if metric == "cosine" else -copies) <= ranking.space.tie(copies)
-    doubts = []
-    if len(found.norms) > 1 and found.varies < COLLAPSED:
-        doubts.append(
-            "the gallery's features are almost all one vector "
-            f"({max(found.varies, 0.0):.1e} of their squared length varies): the model has "
-            "collapsed and its ranking is an accident"
+        raise ValueError(
+            "this protocol has scores of the features (NMI) or of drawn galleries, which distances "
+            "do not tell: score the features, without re-ranking"
         )
-    elif rules.exclude != "itself" and same.any():
+
+
+def _doubts(ranking: Ranking, rules: EvalProtocol) -> tuple[str, ...]:
+    """What makes the scores doubtful, in words; logged as warnings."""
+    space, doubts = ranking.space, []
+    for side, found in (("gallery", space.gallery_survey), ("query", space.query_survey)):
+        if len(found.norms) > 1 and found.varies < COLLAPSED:
+            doubts.append(
+                f"the features of the {side} are almost all one vector "
+                f"({max(found.varies, 0.0):.1e} of their squared length varies): the model has "
+                "collapsed and its ranking is an accident"
+            )
+            break
+    copies = ranking.nearest_right
+    same = (1 - copies if space.metric == "cosine" else -copies) <= space.tie(copies)
+    remaining = ranking.hits.candidates
+    if not doubts and rules.exclude != "itself" and same.any():
         doubts.append(
             f"{int(same.sum())} queries have a right answer at distance 0: is the query's own "
             "image in the gallery? Protocol 'same_class' leaves out the query itself"
+        )
+    if rules.exclude == "itself" and int(remaining.max()) == int(np.isfinite(space.bias).sum()):
+        doubts.append(
+            "leave-one-out was asked for, but some query does not stand in the gallery: nothing "
+            "was left out for it"
         )
     for doubt in doubts:
         logger.warning("%s", doubt)
@@ -282,7 +293,10 @@ def _doubts(ranking: Ranking, rules: EvalProtocol, metric: Metric) -> tuple[str,
 
 def _intervals(names: Iterable[str], values: Tensor) -> dict[str, tuple[float, float]]:
     ends = bootstrap(values).tolist() if values.numel() else []
-    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+    # Scores are fractions; rounding may put an end a hair outside.
+    return {
+        name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in zip(names, ends, strict=True)
+    }
 
 
 def _features(side: Features | Side) -> Features:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from reidkit.evaluation.protocols import protocol as named_protocol
+from reidkit.evaluation.sides import as_side, one_set
 from reidkit.neighbours import knn
 from reidkit.types import EvalProtocol, Features, Metric
 
@@ -146,9 +147,7 @@ class _World:
     ) -> None:
         self.features: Mapping[Side, Features] = {"query": query, "gallery": gallery}
         self.pids = {side: features.pids.numpy() for side, features in self.features.items()}
-        self.one_set = query is gallery or (
-            query.samples == gallery.samples and torch.equal(query.vectors, gallery.vectors)
-        )
+        self.one_set = one_set(as_side(query), as_side(gallery))
         self.pictures = self._pictures()
         self.exclude, self.metric = protocol.exclude, metric
         names = [s.view for f in self.features.values() for s in f.samples]

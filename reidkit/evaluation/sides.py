@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from reidkit.types import UNKNOWN_CAMERA, Features, Sample, integer_array
+from reidkit.types import UNKNOWN_CAMERA, Features, Sample, check_vectors, integer_array
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -53,6 +53,15 @@ def as_side(features: "Features | Side") -> Side:
         samples=features.samples,
         device=vectors.device,
         model=features.model,
+    )
+
+
+def one_set(query: Side, gallery: Side) -> bool:
+    """Whether both sides are the same items in the same order: leave-one-out."""
+    return query is gallery or (
+        query.samples == gallery.samples
+        and np.array_equal(query.pids, gallery.pids)
+        and np.array_equal(query.vectors, gallery.vectors)
     )
 
 
@@ -103,10 +112,7 @@ def side_of_arrays(
     matrix = vectors.detach() if isinstance(vectors, Tensor) else np.asanyarray(vectors)
     kind = matrix.dtype
     floating = kind.is_floating_point if isinstance(kind, torch.dtype) else kind.kind == "f"
-    if not floating:
-        raise ValueError(f"features must be floating point, got {kind}; convert them on purpose")
-    if matrix.ndim != 2:
-        raise ValueError(f"features need shape (N, D), one row a sample; got {tuple(matrix.shape)}")
+    check_vectors(tuple(matrix.shape), floating, kind)
     identities = integer_array("pids", pids, len(matrix))
     cameras = (
         np.full(len(matrix), UNKNOWN_CAMERA)

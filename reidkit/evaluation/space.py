@@ -235,11 +235,17 @@ def survey(side: str, rows: Side, metric: Metric = "cosine") -> Survey:
                 bad.append(start + found)
 
     in_threads(pieces(count, dim), look, 4 * count * dim)
+    if bad and np.isfinite(rows.vectors[min(bad)]).all():
+        raise ValueError(
+            f"{side} feature {min(bad)} ({rows.name(min(bad))}) is so large that its square leaves "
+            "float64; divide all features by one number"
+        )
     if bad:
         raise not_finite(f"{side} feature", min(bad), rows.name(min(bad)))
     mean = total / count
     squares = np.square(norms) if metric == "euclidean" else norms > 0
-    return Survey(norms, mean, 1 - float(np.square(mean).sum() / (squares.mean() or 1.0)))
+    length = float(squares.mean())
+    return Survey(norms, mean, 1 - float(np.square(mean).sum()) / length if length else 0.0)
 
 
 def multiply(queries: NDArray, rows: NDArray, out: NDArray, device: torch.device) -> None:

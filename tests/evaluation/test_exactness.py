@@ -261,7 +261,7 @@ def test_distances_that_do_not_fit_are_refused(blocks, words):
 
 
 def test_a_protocol_that_needs_features_refuses_distances():
-    with pytest.raises(ValueError, match="needs the features"):
+    with pytest.raises(ValueError, match="which distances do not tell"):
         evaluate_distances(np.zeros((1, 1)), [1], [0], [1], [1], "cuhk03_single_shot")
 
 
@@ -319,6 +319,35 @@ def test_a_query_that_stands_in_the_gallery_itself_is_pointed_out(caplog):
     assert "9 queries" in caplog.text
     assert not evaluate(query, both, "market1501").warnings  # the camera rule leaves them out
     assert not evaluate(query, gallery, "no_camera").warnings
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("side", [0, 1])
+def test_either_side_may_have_collapsed_and_either_is_named(caplog, metric, value, side):
+    sides = list(drawn(18))
+    sides[side] = Features(torch.full_like(sides[side].vectors, value), sides[side].samples)
+    found = evaluate(*sides, "no_camera", metric=metric)
+    assert f"features of the {('query', 'gallery')[side]} are almost all one" in found.warnings[0]
+    assert "collapsed" in caplog.text
+
+
+def test_leave_one_out_on_two_sets_is_pointed_out():
+    query, gallery = drawn(19)
+    assert "leave-one-out" in evaluate(query, gallery, "same_class").warnings[0]
+    assert not evaluate(gallery, gallery, "same_class").warnings
+
+
+def test_numbers_whose_squares_leave_float64_are_told_apart_from_nan():
+    query, gallery = drawn(21)
+    huge = Features(gallery.vectors.double() * 1e300, gallery.samples)
+    with pytest.raises(ValueError, match=r"gallery feature 0 .* is so large that its square"):
+        evaluate(query, huge, "market1501")
+
+
+def test_identities_beyond_64_bits_are_refused():
+    with pytest.raises(ValueError, match="pids go up to 18446744073709551615"):
+        Features.from_arrays(torch.eye(2), np.array([1, 2**64 - 1], dtype=np.uint64))
 
 
 def test_the_intervals_hold_the_scores():

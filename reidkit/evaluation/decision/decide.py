@@ -22,6 +22,7 @@ from reidkit.types import Features, Metric
 
 BUDGET = 1_000_000  # pairs of a kind that are scored; 2 s for 512 numbers a feature on one core
 LEAST = 50_000  # pairs of a kind for two cameras, however many cameras share the budget
+ALIKE = 1e-12  # spread of all similarities, as a share of them, below which they are one
 SHOWN = 6  # camera pairs named in a line of text
 
 
@@ -343,6 +344,9 @@ def _notes(
     features: Features, source: PairSource, genuine: Pairs, impostors: Pairs, seed: int
 ) -> list[str]:
     notes = []
+    values = np.concatenate([genuine.similarity, impostors.similarity])
+    if np.ptp(values) <= ALIKE * np.abs(values).max():
+        notes.append("all pairs are equally similar: nothing here tells anybody apart")
     for kind, pairs in (("genuine", genuine), ("impostor", impostors)):
         if len(pairs) < pairs.possible:
             notes.append(

@@ -65,7 +65,8 @@ class PairSource:
         if len(numbers) < 2:
             raise ValueError(
                 f"{len(numbers)} identities (pid -1 counts as none); pairs of the same and of "
-                "different identities need at least 2"
+                "different identities need at least 2. A folder of images is extracted without "
+                "identities: `reidkit extract RUN manifest:query --root FOLDER` keeps them"
             )
         codes = np.array([numbers[names[i]] for i in known], dtype=np.int64)
         # Items of one identity lie together: the pairs that row i starts are then two ranges.

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from reidkit.evaluation.hits import memory_bytes
 from reidkit.evaluation.reranking.jaccard import Encoding, encode, mix, pairs, parts, stacked
 from reidkit.evaluation.reranking.neighbour_lists import Items, place, shared_out
-from reidkit.evaluation.sides import Side, as_side
+from reidkit.evaluation.sides import Side, as_side, one_set
 from reidkit.evaluation.space import check_comparable
 from reidkit.evaluation.threads import in_threads
 from reidkit.types import Features, Metric
@@ -30,13 +30,15 @@ class Reranked:
         self, items: Items, encoding: Encoding, lambda_value: float, memory: str | int
     ) -> None:
         queries = len(items.query)
-        self.shape = (queries, len(items.gallery))
+        # Of one set alone every item stands on both sides.
+        first = queries if len(items.gallery) else 0
+        self.shape = (queries, len(items.scale) - first)
         self._lambda_value, self._memory = float(lambda_value), memory
-        self._query, self._gallery = items.centred[:queries], items.centred[queries:]
+        self._query, self._gallery = items.centred[:queries], items.centred[first:]
         self._constants = (
             parts(encoding.weights[:queries]),
-            parts(encoding.weights[queries:].tocsc()),
-            (items.squares[:queries], items.squares[queries:]),
+            parts(encoding.weights[first:].tocsc()),
+            (items.squares[:queries], items.squares[first:]),
             encoding.largest,
             self._lambda_value,
         )
@@ -81,7 +83,8 @@ def rerank(
 
     Args:
         query: vectors (Q, D).
-        gallery: vectors (G, D); with the queries N = Q + G items that all rank one another.
+        gallery: vectors (G, D); with the queries N = Q + G items that all rank one another. Where
+            it is the queries themselves (leave-one-out), N = Q: no item is there twice.
         k1: neighbours in which to look for reciprocal ones, at least 1. Lists end where the items
             do: k1 of N - 1 or more takes all of them, as slices of the authors' code do.
         k2: items whose weights are averaged, the item itself being one; 1 leaves this out.
@@ -100,8 +103,8 @@ def rerank(
             f"lambda_value = {lambda_value}: expected the original distance's share in [0, 1]; "
             "the paper takes 0.3"
         )
-    sides = checked_sides(query, gallery, metric)
-    items = place(*sides, metric)
+    left, right = checked_sides(query, gallery, metric)
+    items = place(left, None if one_set(left, right) else right, metric)
     encoding = encode(items, k1, k2, memory)
     return Reranked(items, encoding, lambda_value, memory)
 

@@ -171,6 +171,7 @@ def test_a_threshold_that_nobody_reaches_is_told():
     nobody = decide(collapsed, 0.05)
     assert not nobody.same(1.0)
     assert "no genuine pair reaches this threshold: it calls nobody the same" in nobody.text()
+    assert "all pairs are equally similar: nothing here tells anybody apart" in nobody.text()
 
 
 @pytest.mark.parametrize(

@@ -400,3 +400,15 @@ def test_expansion_refuses_numbers_out_of_range(k, alpha, message):
     items = features(clusters(10, 4))
     with pytest.raises(ValueError, match=message):
         augment_database(items, k=k, alpha=alpha)
+
+
+@pytest.mark.parametrize("lambda_value", [0.0, 0.3])
+def test_in_leave_one_out_no_item_is_there_twice(lambda_value):
+    items = clusters(60, 8, seed=3)
+    jaccard, original = dense(items, 10, 4)
+    expected = (1 - lambda_value) * jaccard + lambda_value * original
+    one = features(items)
+    for other in (one, features(items)):  # the same set, and an equal one
+        found = rerank(one, other, k1=10, k2=4, lambda_value=lambda_value)
+        assert found.shape == (60, 60)
+        np.testing.assert_allclose(whole(found), expected, atol=1e-5, rtol=0)
