@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -22,15 +22,42 @@ Exclusion = Literal["same_camera", "same_view", "itself", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFrames(Sequence[str]):
+    """Frames `start` to `start + length` of a packed store, named as files are: "STORE#position".
+
+    A sequence costs three values, however long it is; readers take its frames in one piece.
+    """
+
+    store: str
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        positions = range(self.start, self.start + self.length)[place]
+        if isinstance(positions, range):
+            return tuple(f"{self.store}#{position}" for position in positions)
+        return f"{self.store}#{positions}"
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image, tracklet or silhouette sequence, before any pixel is read.
 
-    `frames` are files in time order, `pid` the identity as the benchmark writes it (-1 where
+    `frames` are files in time order or a stretch of a packed store, `pid` the identity as the benchmark writes it (-1 where
     unknown), `camid` is 0-based (-1 where unknown). `(domain, pid)` is unique over all benchmarks.
     Junk never leaves the adapter.
     """
 
-    frames: tuple[str, ...]
+    frames: tuple[str, ...] | StoredFrames
     pid: int
     camid: int = 0
     view: str = ""
@@ -77,12 +104,24 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How pixels become a model's input: RGB resized to `size` (H, W), scaled to [0, 1], normalised
-    per channel."""
+    """How pixels become a model's input: resized to `size` (H, W), scaled to [0, 1], normalised per
+    channel.
+
+    Three channels are RGB. One channel is a silhouette, aligned already: it is scaled to the height
+    and loses columns on both sides, as gait networks have it.
+    """
 
     size: tuple[int, int] = (256, 128)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @property
+    def channels(self) -> int:
+        """3 for pictures, 1 for silhouettes."""
+        return len(self.mean)
+
+
+SILHOUETTES = Preprocessing(size=(64, 44), mean=(0.0,), std=(1.0,))
 
 
 class Batch(NamedTuple):

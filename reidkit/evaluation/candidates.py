@@ -168,7 +168,7 @@ def _identity_of_samples(query: Side, gallery: Side) -> tuple[Integers, Integers
     if one_set(query, gallery):
         positions = np.arange(len(gallery))
         return positions, positions
-    codes: dict[tuple[str, ...], int] = {}
+    codes: dict[Sequence[str], int] = {}
     # Samples without files cannot be recognised on the other side: codes -1 and -2 never meet.
     sides = []
     for side, nobody in ((query, -1), (gallery, -2)):
