@@ -52,8 +52,9 @@ class StoredFrames(Sequence[str]):
 class Sample:
     """One image, tracklet or silhouette sequence, before any pixel is read.
 
-    `frames` are files in time order or a stretch of a packed store, `pid` the identity as the benchmark writes it (-1 where
-    unknown), `camid` is 0-based (-1 where unknown). `(domain, pid)` is unique over all benchmarks.
+    `frames` are files in time order or a stretch of a packed store, `pid` the identity as the
+    benchmark writes it (-1 where unknown), `camid` is 0-based (-1 where unknown). `(domain, pid)`
+    is unique over all benchmarks.
     Junk never leaves the adapter.
     """
 

@@ -1,5 +1,6 @@
 """Which gallery items count for a query: the right answers, and those the protocol leaves out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
