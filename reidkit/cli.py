@@ -340,6 +340,45 @@ def decide(
             print(f"{what}: {place}")
 
 
+@app.command()
+def search(
+    run: Run,
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders, packed silhouettes, or benchmark:split."),
+    ],
+    gallery: Annotated[
+        Path, typer.Option(help="Features of known identities: an .npz that `extract` wrote.")
+    ],
+    count: Annotated[int, typer.Option("-k", min=1, help="Identities to name.")] = 5,
+    picture: Annotated[Path | None, typer.Option(help="Write the ranked lists here (PNG).")] = None,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who is this: the nearest identities of each image, tracklet or gait sequence.
+
+    Example: reidkit search runs/gaitset walk/ --gallery people.npz
+    """
+    from reidkit import compose, models
+    from reidkit.types import Features
+
+    _check_endings(("gallery", gallery, ".npz"), ("picture", picture, ".png"))
+    samples = [sample for source in sources for sample in compose.find_samples(source, root)]
+    known = Features.load(gallery)
+    model = models.load_model(run).to(compose.choose_device())
+    console = _console(as_json)
+    found = compose.search(
+        model, samples, known, run=run, count=count, picture=picture, console=console
+    )
+    if as_json:
+        _print_json([answer.to_dict() for answer in found])
+        return
+    for answer in found:
+        console.say(answer.text())
+    if picture is not None:
+        console.say(f"ranked lists: {picture}")
+
+
 @app.command("list")
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="One kind; all where absent.")] = None,

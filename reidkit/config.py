@@ -48,12 +48,26 @@ class BenchmarkConfig(Part):
 
 
 class BatchConfig(Part):
-    """identities x instances samples of `frames` frames."""
+    """identities x instances samples of `frames` frames.
+
+    `choice` is how frames are drawn: random (different ones), replacement (a set, as GaitSet's own
+    code), ordered (they follow one another), unfixed (from `frames` to `most_frames`).
+    """
 
     identities: int = Field(default=16, gt=0)
     instances: int = Field(default=4, gt=0)
     frames: int = Field(default=1, gt=0)
+    choice: Literal["random", "replacement", "ordered", "unfixed"] = "random"
+    most_frames: Annotated[int, Field(gt=0)] | None = None
     camera_balanced: bool = False
+
+    @model_validator(mode="after")
+    def _most_frames(self) -> "BatchConfig":
+        if (self.choice == "unfixed") != (self.most_frames is not None):
+            raise ValueError("most_frames belongs to choice: unfixed, and is needed there")
+        if self.most_frames is not None and self.most_frames < self.frames:
+            raise ValueError(f"most_frames {self.most_frames} is below frames {self.frames}")
+        return self
 
 
 class AugmentConfig(Part):
@@ -76,11 +90,13 @@ class DataConfig(Part):
 
     `root` is the folder that holds the benchmarks: REIDKIT_DATA, or `datasets`, where it is absent.
     `stages` train at smaller sizes first; after the last one, and in evaluation, `size` holds.
+    `pixels` are pictures, or silhouettes of one channel, aligned and packed.
     """
 
     train: tuple[BenchmarkConfig, ...] = Field(min_length=1)
     test: tuple[BenchmarkConfig, ...] = ()
     root: Path | None = None
+    pixels: Literal["rgb", "silhouettes"] = "rgb"
     size: Size = (256, 128)
     stages: tuple[StageConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
@@ -113,7 +129,12 @@ class OptimConfig(Part):
 
 
 class EvaluateConfig(Part):
-    """`every` how many epochs to score (0: only at the end), and what to print beside the model."""
+    """`every` how many epochs to score (0: only at the end), and what to print beside the model.
+
+    `single_frame` also scores the trained model on one frame of each tracklet. `gait_distance` is
+    that of the gait table: the mean over the parts (OpenGait), or of the whole vector (GaitSet's
+    own code).
+    """
 
     every: int = Field(default=0, ge=0)
     batch_size: int = Field(default=128, gt=0)
@@ -121,6 +142,8 @@ class EvaluateConfig(Part):
     untrained: bool = False
     baselines: tuple[str, ...] = ()
     pictures: int = Field(default=8, ge=0)
+    single_frame: bool = False
+    gait_distance: Literal["parts", "flat"] = "parts"
 
 
 class RunConfig(Part):

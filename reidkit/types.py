@@ -201,10 +201,16 @@ class Features:
         return cls(matrix, samples)
 
     def save(self, path: str | Path) -> None:
-        """Write an `.npz`: `vectors`, `pids`, `camids`, `paths` (first frame), `parts`, `model`.
+        """Write an `.npz`: `vectors`, `pids`, `camids`, `paths` (first frame), `parts`, `model`;
+        of gait also `views` and `conditions`.
 
         Replaced atomically.
         """
+        gait: dict[str, Any] = {
+            name: np.array([getattr(sample, key) for sample in self.samples], np.str_)
+            for name, key in (("views", "view"), ("conditions", "condition"))
+            if any(getattr(sample, key) for sample in self.samples)
+        }
         with replacing(Path(path)) as file:
             np.savez(
                 file,
@@ -214,6 +220,7 @@ class Features:
                 paths=np.array([s.frames[0] if s.frames else "" for s in self.samples], np.str_),
                 parts=np.int64(self.parts),
                 model=np.str_(self.model),
+                **gait,
             )
 
     def save_csv(self, path: str | Path) -> None:
@@ -262,13 +269,16 @@ class Features:
             raise ValueError(f"{path}: {error}") from error
         parts = int(arrays.get("parts", np.int64(1)))
         model = str(arrays.get("model", ""))
-        if "paths" not in arrays:
-            return cls(plain.vectors, plain.samples, parts, model)
-        if len(arrays["paths"]) != len(plain):
-            raise ValueError(f"{path}: {len(arrays['paths'])} paths for {len(plain)} vectors")
+        texts = {}
+        for name in ("paths", "views", "conditions"):
+            texts[name] = arrays.get(name, np.full(len(plain), ""))
+            if len(texts[name]) != len(plain):
+                raise ValueError(f"{path}: {len(texts[name])} {name} for {len(plain)} vectors")
         samples = tuple(
-            Sample((str(name),) if name else (), sample.pid, sample.camid)
-            for name, sample in zip(arrays["paths"], plain.samples, strict=True)
+            Sample(
+                (str(name),) if name else (), sample.pid, sample.camid, str(view), str(condition)
+            )
+            for name, view, condition, sample in zip(*texts.values(), plain.samples, strict=True)
         )
         return cls(plain.vectors, samples, parts, model)
 
@@ -312,7 +322,8 @@ class Scores(Mapping[str, float]):
 
     `queries` are those that count; `skipped` have no right answer; in `tied` a tie decided. `cmc`
     (K,) is the curve; `interval` gives, by name, the ends of a 95 % bootstrap interval over
-    queries; `warnings` are sentences about what makes these numbers doubtful.
+    queries; `warnings` are sentences about what makes these numbers doubtful. `details` is text to
+    print below, such as a gait table, and `plain_details` the same for JSON.
     """
 
     values_by_name: Mapping[str, float]
@@ -322,6 +333,8 @@ class Scores(Mapping[str, float]):
     cmc: Tensor | None = None
     interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    details: str = ""
+    plain_details: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         return self.values_by_name[name]
@@ -337,7 +350,8 @@ class Scores(Mapping[str, float]):
         names: Sequence[str] = list(self.values_by_name)
         head = "  ".join(f"{name:>8}" for name in names)
         row = "  ".join(f"{100 * self.values_by_name[name]:>7.2f}%" for name in names)
-        return "\n".join(line for line in (title, head, row, *self._ends(), self.note()) if line)
+        lines = (title, head, row, *self._ends(), self.note(), self.details)
+        return "\n".join(line for line in lines if line)
 
     def _ends(self) -> list[str]:
         if not self.interval:
@@ -367,6 +381,7 @@ class Scores(Mapping[str, float]):
             "tied": self.tied,
             "interval": {name: list(pair) for name, pair in self.interval.items()},
             "warnings": list(self.warnings),
+            **({"details": dict(self.plain_details)} if self.plain_details else {}),
         }
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,26 @@ class RankedRow:
             )
 
 
-def ranked_strips(path: str | Path, rows: Sequence[RankedRow], *, title: str = "") -> None:
+def ranked_strips(
+    path: str | Path,
+    rows: Sequence[RankedRow],
+    *,
+    title: str = "",
+    show: Callable[[Sample], NDArray[np.uint8] | None] = lambda sample: None,
+) -> None:
     """Write a PNG: a query a row, its nearest items beside it, framed green (right) or red (wrong).
 
     Under each picture stand its camera and distance; cells stay empty where a row has fewer items,
     and a file that cannot be read is a grey cell that says so. Of a tracklet the middle frame is
-    shown. Replaced atomically.
+    shown, unless `show` has a picture (H, W, 3) of the sample in RGB. Replaced atomically.
     """
     if not rows:
         raise ValueError("no rows to draw; give at least one query with its matches")
-    pictures = {s.name: _picture(s) for row in rows for s in (row.query, *row.matches)}
+    samples = {s.name: s for row in rows for s in (row.query, *row.matches)}
+    own = {name: show(sample) for name, sample in samples.items()}
+    pictures = {
+        name: _picture(samples[name]) if image is None else image for name, image in own.items()
+    }
     shapes = [image.shape for image in pictures.values() if image is not None]
     aspect = float(np.clip(np.median([h / w for h, w, _ in shapes]), 0.6, 2.2)) if shapes else 2.0
     columns = max(SMALLEST_ROW, *(len(row.matches) for row in rows))

@@ -4,6 +4,7 @@ from reidkit.compose.building import check, choose_device
 from reidkit.compose.inference import draw_ranked, extract, extract_to, find_samples
 from reidkit.compose.inspection import components, diagnose
 from reidkit.compose.reporting import evaluate_files, evaluate_run
+from reidkit.compose.searching import search
 from reidkit.compose.training import train
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "evaluate_run",
     "evaluate_files",
     "draw_ranked",
+    "search",
     "choose_device",
     "components",
     "diagnose",

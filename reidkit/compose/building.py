@@ -13,7 +13,7 @@ import torch
 from reidkit import data, engine, losses, models
 from reidkit.config import ConfigError, RunConfig
 from reidkit.engine import TrainState
-from reidkit.types import Benchmark, Preprocessing, Sample
+from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample
 
 
 def check(config: RunConfig) -> None:
@@ -29,6 +29,10 @@ def check(config: RunConfig) -> None:
         for position, wanted in enumerate(benchmarks):
             found = data.BENCHMARKS.faults(wanted.name, wanted.args, ("root", "check"))
             faults += [f"data.{kind}.{position}: {fault}" for fault in found]
+    if config.data.pixels == "silhouettes" and config.data.augment.erasing:
+        faults.append(
+            "data.augment.erasing: erases pictures, not silhouettes; set erasing: 0 (and pad: 0)"
+        )
     faults += [
         f"evaluate.baselines: unknown baseline {name!r}; known: {', '.join(data.BASELINES)}"
         for name in config.evaluate.baselines
@@ -100,10 +104,16 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 
+def preprocessing_of(config: RunConfig, size: tuple[int, int] | None = None) -> Preprocessing:
+    """How the run's pixels become its model's input; at another size where one is given."""
+    kind = SILHOUETTES if config.data.pixels == "silhouettes" else Preprocessing()
+    return replace(kind, size=size or config.data.size)
+
+
 def build_state(config: RunConfig, num_classes: int, device: torch.device) -> TrainState:
     """Model, objective, optimisers and average, from the config and the seed."""
     torch.manual_seed(config.seed)
-    preprocessing = Preprocessing(size=config.data.size)
+    preprocessing = preprocessing_of(config)
     model = models.build_model(
         config.model, num_classes=num_classes, size=config.data.size, preprocessing=preprocessing
     ).to(device)
@@ -151,10 +161,10 @@ def build_train_loader(
                 data.train_loader(
                     samples,
                     labels,
-                    preprocessing=Preprocessing(size=size),
+                    preprocessing=preprocessing_of(config, size),
                     identities=batch.identities,
                     instances=batch.instances,
-                    frames=batch.frames,
+                    frames=data.FrameSampling(batch.choice, batch.frames, batch.most_frames),
                     camera_balanced=batch.camera_balanced,
                     # The shift is given at the final size and shrinks with the picture.
                     augment=data.Augment(

@@ -14,7 +14,7 @@ from reidkit import data, engine, evaluation, visualise
 from reidkit.config import RunConfig, load_config
 from reidkit.engine import Console
 from reidkit.files import write_atomically
-from reidkit.types import EvalProtocol, Features, Metric, Preprocessing, Sample
+from reidkit.types import EvalProtocol, Features, Metric, Preprocessing, Sample, StoredFrames
 
 QUIET = Console(quiet=True)
 CHUNK = 4096  # samples whose features are kept together while a long extraction runs
@@ -28,13 +28,15 @@ def extract(
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str | None = None,
+    frames: data.FrameSampling | None = None,
     console: Console = QUIET,
 ) -> Features:
     """Features of samples, or of all images below a folder, as the model's preprocessing asks.
 
-    The model stays on its device unless another is named. The features know the model by the
-    fingerprint of its weights. Raises ValueError where an image cannot be read or a feature is not
-    finite.
+    `frames` says which frames of a tracklet are read: up to 16, spread evenly, where absent; all
+    of a silhouette sequence. The model stays on its device unless another is named. The features
+    know the model by the fingerprint of its weights. Raises ValueError where an image cannot be
+    read or a feature is not finite.
     """
     if isinstance(samples, str | Path):
         samples = data.folder_samples(Path(samples))
@@ -48,6 +50,7 @@ def extract(
         batch_size=batch_size,
         workers=workers,
         device=torch.device(device),
+        frames=frames,
     )
     with console.bar("extract", len(samples)) as update:
         found = engine.extract(model, loader, samples, progress=lambda done, total: update(done))
@@ -101,11 +104,19 @@ def _files_hash(samples: Sequence[Sample]) -> str:
     """Which files these are and when they were last changed: the same names elsewhere differ."""
     digest = hashlib.sha256()
     for sample in samples:
-        for frame in sample.frames:
-            path = Path(frame)
+        for name, path in files_of(sample):
             changed = path.stat().st_mtime_ns if path.is_file() else 0
-            digest.update(f"{path.resolve()}|{changed}|{sample.pid}|{sample.camid}\n".encode())
+            where = f"{path.resolve()}|{name}|{changed}"
+            digest.update(f"{where}|{sample.pid}|{sample.camid}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def files_of(sample: Sample) -> list[tuple[str, Path]]:
+    """What a sample reads, and the file it lies in: a packed sequence is one piece of one file."""
+    frames = sample.frames
+    if isinstance(frames, StoredFrames):
+        return [(f"{frames.start}+{frames.length}", Path(frames.store) / data.STORED_PIXELS)]
+    return [("", Path(frame)) for frame in frames]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -117,8 +128,11 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def find_samples(source: str, root: Path | None = None) -> Sequence[Sample]:
-    """The samples that a source names: a folder, a manifest, an image, or `benchmark:split`."""
+    """The samples that a source names: a folder, a packed store, a manifest, an image, or
+    `benchmark:split`."""
     path = Path(source)
+    if data.is_store(path):
+        return data.store_samples(data.SilhouetteStore.open(path), path.name)
     if path.is_dir():
         return data.folder_samples(path)
     if path.suffix in (".csv", ".parquet"):
@@ -171,4 +185,4 @@ def draw_ranked(
                 right=[(m.domain, m.pid) == (sample.domain, sample.pid) for m, _ in matches],
             )
         )
-    visualise.ranked_strips(path, rows)
+    visualise.ranked_strips(path, rows, show=data.show)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from reidkit import data, evaluation, models, report
 from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
+from reidkit.compose.scoring import score
+from reidkit.config import EvaluateConfig
 from reidkit.engine import Console
 from reidkit.evaluation.breakdown import by_camera_pair, by_view
 from reidkit.evaluation.intervals import bootstrap
@@ -144,8 +146,16 @@ def score_model(
     if test.gallery != test.query:
         gallery = extract(model, test.gallery, console=console)
     config = run_config(run)
-    metric = config.evaluate.metric if config is not None else "cosine"
-    scores = evaluation.evaluate(query, gallery, protocol, metric=metric)
+    rules = config.evaluate if config is not None else EvaluateConfig()
+    metric = rules.metric
+    scores = score(
+        query,
+        gallery,
+        protocol,
+        name=test.name,
+        metric=metric,
+        gait_distance=rules.gait_distance,
+    )
     return Evaluated(name, test.name, query, gallery, protocol, scores, metric)
 
 
@@ -180,7 +190,8 @@ def write_page(
     count: int = WORST,
 ) -> None:
     """Write the HTML report of an evaluation; see `gather`."""
-    report.write_report(path, gather(found, before=before, date=date, count=count))
+    facts = gather(found, before=before, date=date, count=count)
+    report.write_report(path, facts, data.show)
 
 
 @torch.no_grad()

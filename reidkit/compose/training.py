@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from reidkit import data, engine, evaluation, models, visualise
+from reidkit import data, engine, models, visualise
 from reidkit.compose.building import (
     build_schedule,
     build_state,
@@ -19,6 +19,7 @@ from reidkit.compose.building import (
     load_benchmarks,
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
+from reidkit.compose.scoring import score
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
@@ -142,7 +143,7 @@ class Run:
             for name in self.config.evaluate.baselines:
                 self.console.say(f"{test.name}: scoring the baseline {name}")
                 query, gallery = (data.BASELINES[name](side) for side in (test.query, test.gallery))
-                rows[name] = evaluation.evaluate(query, gallery, test.protocol)
+                rows[name] = score(query, gallery, test.protocol, name=test.name)
             if self.config.evaluate.untrained:
                 rows["untrained"], _, _ = self.score(self.state.model, test)
         self.write_scores({})
@@ -167,7 +168,9 @@ class Run:
                     self.schedule.observe(value)
         self.save()
 
-    def score(self, model: nn.Module, test: Benchmark) -> tuple[Scores, Features, Features]:
+    def score(
+        self, model: nn.Module, test: Benchmark, frames: data.FrameSampling | None = None
+    ) -> tuple[Scores, Features, Features]:
         """Scores of a model on a benchmark, into the log, and the features they come from."""
 
         def features(samples: Sequence[Sample]) -> Features:
@@ -176,17 +179,25 @@ class Run:
                 samples,
                 batch_size=self.config.evaluate.batch_size,
                 workers=self.config.data.workers,
+                frames=frames,
                 console=self.console,
             )
 
         query = features(test.query)
         gallery = query if test.gallery == test.query else features(test.gallery)
-        metric = self.config.evaluate.metric
-        scores = evaluation.evaluate(query, gallery, test.protocol, metric=metric)
+        rules = self.config.evaluate
+        scores = score(
+            query,
+            gallery,
+            test.protocol,
+            name=test.name,
+            metric=rules.metric,
+            gait_distance=rules.gait_distance,
+        )
         prefix = f"{test.name}/" if len(self.tests) > 1 else ""
         self.log.write(
             {
-                "kind": "evaluation",
+                "kind": "evaluation" if frames is None else "single_frame",
                 "epoch": self.state.epoch,
                 "iteration": self.state.iteration,
                 "weights": "raw" if model is self.state.model else "ema",
@@ -202,12 +213,17 @@ class Run:
         found: dict[str, Scores] = {}
         for position, test in enumerate(self.tests):
             found[test.name], query, gallery = self.score(self.state.best_model, test)
+            if self.config.evaluate.single_frame:
+                one = data.FrameSampling("evenly", 1)
+                single, _, _ = self.score(self.state.best_model, test, one)
+                self.beside.setdefault(test.name, {})["single frame"] = single
             rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
             self.console.say(comparison(test.name, rows))
             if self.config.evaluate.pictures:
                 name = "ranked.png" if position == 0 else f"ranked-{test.name}.png"
                 count = self.config.evaluate.pictures
-                draw_ranked(self.out / name, query, gallery, test.protocol, count)
+                metric = self.config.evaluate.metric
+                draw_ranked(self.out / name, query, gallery, test.protocol, count, metric)
                 self.console.say(f"ranked lists: {self.out / name}")
         self.write_scores(found)
         self.save_model(found)
@@ -274,4 +290,4 @@ def comparison(title: str, rows: Mapping[str, Scores]) -> str:
     for name, scores in rows.items():
         cells = "  ".join(f"{100 * scores[key]:>6.2f}%" for key in last)
         lines.append(f"{name:<{width}}  {cells}")
-    return "\n".join([*lines, last.note()])
+    return "\n".join(line for line in (*lines, last.note(), last.details) if line)

@@ -11,11 +11,14 @@ from reidkit.data.benchmarks import (
     load_benchmark,
 )
 from reidkit.data.check import Report, check_benchmark
+from reidkit.data.clips import is_store, show
 from reidkit.data.dataset import FrameDataset, Item, labels_of
 from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameSampling
 from reidkit.data.loader import collate, eval_loader, train_loader
 from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
+from reidkit.data.silhouettes.layout import FRAMES as STORED_PIXELS
+from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
 from reidkit.data.staged import StagedLoader
 from reidkit.data.transforms import Augment, Normalise, RandomErasing
 
@@ -31,6 +34,11 @@ __all__ = [
     "check_benchmark",
     "Report",
     "Finding",
+    "SilhouetteStore",
+    "STORED_PIXELS",
+    "is_store",
+    "store_samples",
+    "show",
     "FrameDataset",
     "FrameSampling",
     "Item",

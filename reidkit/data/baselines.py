@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reidkit.data.clips import energy_image
 from reidkit.types import Features, Sample
 
 
@@ -55,6 +56,18 @@ def colour_histogram(samples: Sequence[Sample], stripes: int = 6, bins: int = 8)
     return _features(samples, describe)
 
 
+def gait_energy_image(samples: Sequence[Sample], size: tuple[int, int] = (64, 44)) -> Features:
+    """The mean of a sequence's aligned silhouettes, (N, H * W) in [0, 1].
+
+    Han and Bhanu, Individual Recognition Using Gait Energy Image, PAMI 2006; with the nearest
+    neighbour by Euclidean distance this is the classic baseline of gait.
+    """
+    if not samples:
+        raise ValueError("no samples to describe; a baseline needs at least one")
+    rows = [energy_image(sample, size).ravel() for sample in samples]
+    return Features(torch.from_numpy(np.stack(rows)), tuple(samples))
+
+
 def _bin(values: NDArray, bins: int) -> NDArray[np.intp]:
     """Bin numbers of values in [0, 1]."""
     return np.clip(values * bins, 0, bins - 1).astype(np.intp)
@@ -78,5 +91,9 @@ def _features(samples: Sequence[Sample], describe: Callable[[NDArray], NDArray])
 
 
 BASELINES: Mapping[str, Callable[[Sequence[Sample]], Features]] = MappingProxyType(
-    {"pixels": raw_pixels, "colour_histogram": colour_histogram}
+    {
+        "pixels": raw_pixels,
+        "colour_histogram": colour_histogram,
+        "gait_energy_image": gait_energy_image,
+    }
 )

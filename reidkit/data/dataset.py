@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reidkit.data.frames import FrameSampling, read_image, resize
+from reidkit.data.clips import read_clip
+from reidkit.data.frames import FrameSampling
 from reidkit.data.transforms import Augment
 from reidkit.types import Sample
 
@@ -17,7 +18,7 @@ from reidkit.types import Sample
 class Item(NamedTuple):
     """One sample with its pixels, as `collate` takes it."""
 
-    frames: Tensor  # (T, 3, H, W) uint8, RGB
+    frames: Tensor  # (T, C, H, W) uint8: RGB, or one channel of silhouettes
     label: int
     camid: int
     domain: int
@@ -47,6 +48,7 @@ class FrameDataset(Dataset[Item]):
         labels: one for each sample.
         size: height and width of the frames that come back.
         frames: which frames of a tracklet to read.
+        channels: 3 for pictures, 1 for silhouettes.
         augment: random changes; None for evaluation.
         seed: of everything drawn.
 
@@ -61,6 +63,7 @@ class FrameDataset(Dataset[Item]):
         *,
         size: tuple[int, int],
         frames: FrameSampling,
+        channels: int = 3,
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
@@ -81,6 +84,7 @@ class FrameDataset(Dataset[Item]):
         self.labels = list(labels)
         self.size = size
         self.sampling = frames
+        self.channels = channels
         self.augment = augment
         self.seed = seed
         domains = sorted({sample.domain for sample in samples})
@@ -112,12 +116,11 @@ class FrameDataset(Dataset[Item]):
         sample = self.samples[index]
         generator = np.random.default_rng((self.seed, int(self._epoch[0]), index, repeat))
         chosen = self.sampling.choose(len(sample.frames), generator)
-        clip = np.empty((len(chosen), *self.size, 3), np.uint8)
-        for image, place in zip(clip, chosen, strict=True):
-            image[:] = resize(read_image(sample.frames[place]), self.size)
+        clip = read_clip(sample, chosen, self.size, self.channels)
         if self.augment is not None:
             clip = self.augment(clip, generator)
-        # BGR to RGB and channels to the front in one copy.
-        frames = np.ascontiguousarray(clip[..., ::-1].transpose(0, 3, 1, 2))
+        if self.channels == 3:
+            clip = clip[..., ::-1]  # BGR to RGB, and channels to the front in one copy
+        frames = np.ascontiguousarray(clip.transpose(0, 3, 1, 2))
         label, domain = self.labels[index], self._domains[sample.domain]
         return Item(torch.from_numpy(frames), label, sample.camid, domain, index)

@@ -1,58 +1,85 @@
 """Which frames of a tracklet to read, and reading them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FrameChoice = Literal["random", "evenly", "every"]
+FrameChoice = Literal["random", "replacement", "ordered", "unfixed", "evenly", "every"]
+TrainingChoice = Literal["random", "replacement", "ordered", "unfixed"]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSampling:
-    """Chooses frames of a tracklet; of an image, always its one frame.
+    """Chooses frames of a tracklet; of an image, always its one frame, as often as asked for.
 
     - "random": `count` different frames in time order; a shorter tracklet gives all of its frames
       and repeats some at random, so that T is always `count`.
+    - "replacement": `count` frames, each drawn from all of them, in no order: a set, as GaitSet's
+      own code trains (Chao et al., AAAI 2019).
+    - "ordered": `count` frames that follow one another, from a random start; a shorter tracklet
+      begins again at its first frame. For convolutions over time.
+    - "unfixed": as "random", but their number is drawn from `count` to `most`.
     - "evenly": the middle frames of `count` equal stretches; all frames of a shorter tracklet.
     - "every": all frames, whatever `count` is.
 
-    Raises ValueError for a count below 1 or an unknown choice.
+    Raises ValueError for a count below 1, a `most` below the count, or an unknown choice.
     """
 
     choice: FrameChoice = "random"
     count: int = 1
+    most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.choice not in ("random", "evenly", "every"):
-            raise ValueError(f"frame choice {self.choice!r}, expected random, evenly or every")
+        known = get_args(FrameChoice)
+        if self.choice not in known:
+            raise ValueError(f"frame choice {self.choice!r}, expected one of {', '.join(known)}")
         if self.count < 1:
             raise ValueError(f"frame count is {self.count}, expected at least 1")
+        if self.most is not None and self.choice != "unfixed":
+            raise ValueError(f"most = {self.most} frames is for the choice 'unfixed' alone")
+        if self.choice == "unfixed" and (self.most is None or self.most < self.count):
+            raise ValueError(
+                f"frame choice 'unfixed' draws from count = {self.count} to most = {self.most} "
+                "frames; expected count <= most"
+            )
 
     def length(self, frames: int) -> int:
-        """How many frames `choose` gives of a tracklet of this many frames."""
-        if self.choice == "random":
+        """How many frames `choose` gives at most of a tracklet of this many frames."""
+        if self.choice in ("random", "replacement", "ordered"):
             return self.count
+        if self.choice == "unfixed":
+            return self.most or self.count
         return frames if self.choice == "every" else min(frames, self.count)
 
     def choose(self, frames: int, generator: np.random.Generator) -> list[int]:
-        """Positions in [0, frames), ascending; only "random" draws from the generator."""
+        """Positions in [0, frames), ascending but for "replacement" and for "ordered" where it
+        begins again; "evenly" and "every" draw nothing from the generator."""
         if self.choice == "every" or (self.choice == "evenly" and frames <= self.count):
             return list(range(frames))
         if self.choice == "evenly":
             return [(2 * i + 1) * frames // (2 * self.count) for i in range(self.count)]
-        if frames == self.count == 1:
+        if self.choice == "replacement":
+            return generator.integers(0, frames, self.count).tolist()
+        if self.choice == "ordered":
+            # Every window that fits is as likely as any other.
+            start = int(generator.integers(0, max(frames - self.count, 0) + 1))
+            return [(start + i) % frames for i in range(self.count)]
+        count = self.count
+        if self.choice == "unfixed":
+            count = int(generator.integers(self.count, (self.most or self.count) + 1))
+        if frames == count == 1:
             return [0]
-        if frames >= self.count:
-            return sorted(generator.permutation(frames)[: self.count].tolist())
-        repeats = generator.integers(0, frames, self.count - frames).tolist()
+        if frames >= count:
+            return sorted(generator.permutation(frames)[:count].tolist())
+        repeats = generator.integers(0, frames, count - frames).tolist()
         return sorted([*range(frames), *repeats])
 
 
-def read_image(path: str) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) uint8 in OpenCV's order, BGR.
+def read_image(path: str, channels: int = 3) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) uint8 in OpenCV's order, BGR; (H, W) grey with channels=1.
 
     Raises FileNotFoundError where there is no file, ValueError where it is empty, cut short or no
     picture.
@@ -74,7 +101,10 @@ def read_image(path: str) -> NDArray[np.uint8]:
         fault = f"is cut short after {len(data):,} bytes"
     else:
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(
+                np.frombuffer(data, np.uint8),
+                cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR,
+            )
         except cv2.error:  # sizes beyond what OpenCV accepts
             image = None
         if image is not None:

@@ -15,6 +15,7 @@ from reidkit.data.samplers import EpochSampler, IdentityBatches, LengthBuckets, 
 from reidkit.data.transforms import Augment, RandomErasing
 from reidkit.types import Batch, Preprocessing, Sample
 
+FRAMES_AT_ONCE = 1024  # in a batch of evaluation: long sequences come in smaller batches
 EVALUATION_FRAMES = 16  # of a tracklet, where a call names only how to choose them
 
 
@@ -125,7 +126,13 @@ def train_loader(
     if isinstance(erasing, int | float):
         erasing = RandomErasing(erasing) if erasing else None
     dataset = FrameDataset(
-        samples, labels, size=preprocessing.size, frames=frames, augment=augment, seed=seed
+        samples,
+        labels,
+        size=preprocessing.size,
+        frames=frames,
+        channels=preprocessing.channels,
+        augment=augment,
+        seed=seed,
     )
     sampler: EpochSampler
     if sampling == "identities":
@@ -154,19 +161,30 @@ def eval_loader(
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str = "cpu",
-    frames: FrameChoice | FrameSampling = "evenly",
+    frames: FrameChoice | FrameSampling | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> DeviceLoader:
     """Every sample once, unchanged, labels -1; `Batch.index` says which is which, as they come
     ordered by length.
 
-    `frames` as a word chooses up to 16 frames of each tracklet. Of several ranks each takes a part.
+    `frames` as a word chooses up to 16 frames of each tracklet; by default they are spread evenly,
+    and silhouettes all come. Of several ranks each takes a part.
     """
+    if frames is None:
+        frames = "every" if preprocessing.channels == 1 else "evenly"
     if isinstance(frames, str):
         frames = FrameSampling(frames, EVALUATION_FRAMES)
-    dataset = FrameDataset(samples, [-1] * len(samples), size=preprocessing.size, frames=frames)
+    dataset = FrameDataset(
+        samples,
+        [-1] * len(samples),
+        size=preprocessing.size,
+        frames=frames,
+        channels=preprocessing.channels,
+    )
     lengths = [frames.length(len(sample.frames)) for sample in samples]
-    sampler = LengthBuckets(lengths, batch_size=batch_size, rank=rank, world=world)
+    sampler = LengthBuckets(
+        lengths, batch_size=batch_size, frames=FRAMES_AT_ONCE, rank=rank, world=world
+    )
     device = torch.device(device)
     return DeviceLoader(host_loader(dataset, sampler, workers, 0, device), device, preprocessing)

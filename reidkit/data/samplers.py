@@ -164,21 +164,34 @@ class LengthBuckets:
     """All samples once, those of similar length together, so that little is padded; the longest
     first.
 
-    The longest first, because a batch that does not fit into memory should say so at once. Of
-    several ranks, each takes every `world`-th batch, without padding: their numbers of batches may
-    differ by one.
+    The longest first, because a batch that does not fit into memory should say so at once. A batch
+    holds at most `batch_size` samples, and at most `frames` frames once padded, unless one sample
+    alone has more. Of several ranks, each takes every `world`-th batch, without padding: their
+    numbers of batches may differ by one.
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, batch_size: int, rank: int = 0, world: int = 1
+        self,
+        lengths: Sequence[int],
+        *,
+        batch_size: int,
+        frames: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size {batch_size}, expected at least 1")
         if not 0 <= rank < world:
             raise ValueError(f"rank is {rank}, expected in [0, {world})")
         order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-        starts = range(rank * batch_size, len(order), world * batch_size)
-        self._batches = [order[start : start + batch_size] for start in starts]
+        batches: list[list[int]] = []
+        start = 0
+        while start < len(order):
+            longest = max(lengths[order[start]], 1)
+            count = batch_size if frames is None else min(batch_size, max(frames // longest, 1))
+            batches.append(order[start : start + count])
+            start += count
+        self._batches = batches[rank::world]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -37,13 +37,16 @@ class Augment:
     def __call__(
         self, clip: NDArray[np.uint8], generator: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """A changed copy of clip (T, H, W, 3) uint8, decided by the generator's state."""
+        """A changed copy of clip (T, H, W, C) uint8, decided by the generator's state.
+
+        `jitter` is for three channels.
+        """
         flipped = generator.random() < self.flip
         down = int(generator.integers(-self.pad, self.pad + 1))
         right = int(generator.integers(-self.pad, self.pad + 1))
         if flipped:
             # Not clip[:, :, ::-1]: copying that is many times slower, pixel by pixel.
-            clip = np.stack([cv2.flip(frame, 1) for frame in clip])
+            clip = np.stack([cv2.flip(frame, 1) for frame in clip]).reshape(clip.shape)
         clip = shift(clip, down, right)
         if self.jitter:
             table = self.colours(generator)
@@ -59,7 +62,7 @@ class Augment:
 
 
 def shift(clip: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    """Copy of clip (T, H, W, 3) moved so many pixels (negative: up, left); black enters."""
+    """Copy of clip (T, H, W, C) moved so many pixels (negative: up, left); black enters."""
     _, height, width, _ = clip.shape
     moved = np.zeros_like(clip)
     top, left = max(down, 0), max(right, 0)

@@ -19,8 +19,8 @@ def extract(
 ) -> Features:
     """Features of all samples, stored by the batches' `index`, whatever the loader's order.
 
-    With several parts each is normalised before they are joined, so that all weigh the same under
-    cosine. The model's mode is put back afterwards. Raises ValueError when a sample is missing or a
+    Several parts are each normalised before they are joined, so that all weigh the same under
+    cosine; not those of a model whose `unit_parts` is False. The model's mode is put back afterwards. Raises ValueError when a sample is missing or a
     feature is not finite.
     """
     was_training = model.training
@@ -32,7 +32,7 @@ def extract(
         for batch in loader:
             feature = model(batch.frames, batch.mask).feature.float()  # (B, P, D)
             parts = feature.shape[1]
-            if parts > 1:
+            if parts > 1 and getattr(model, "unit_parts", True):
                 feature = F.normalize(feature, dim=2)
             rows, index = feature.flatten(1).cpu(), batch.index.cpu()
             if vectors is None:

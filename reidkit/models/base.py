@@ -9,9 +9,11 @@ class EmbeddingModel(nn.Module):
     """A module whose `forward(frames, mask)` returns a ModelOutput, in training and evaluation.
 
     embedding_size: P * D, the length of a row of features; parts: P; preprocessing: what the frames
-    must have gone through.
+    must have gone through. unit_parts: several parts are each brought to unit length before they
+    are joined, so that all weigh the same under cosine; gait networks are compared as they are.
     """
 
     embedding_size: int
     parts: int
+    unit_parts: bool = True
     preprocessing: Preprocessing

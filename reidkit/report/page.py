@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from reidkit.files import write_atomically
 from reidkit.report import charts
-from reidkit.report.album import Album
+from reidkit.report.album import Album, Show
 from reidkit.report.records import Match, Report
 from reidkit.types import Sample
 
@@ -19,20 +19,27 @@ MOST_PAIRS = 40  # of cameras, the hardest
 TALL = 1.5  # pictures taller than this times their width stand in narrow cells
 
 
-def write_report(path: str | Path, report: Report) -> None:
-    """Write the page; replaced atomically. It holds its pictures, and no request leaves it."""
+def own_file(sample: Sample) -> None:
+    """No picture beside the sample's own file."""
+
+
+def write_report(path: str | Path, report: Report, show: Show = own_file) -> None:
+    """Write the page; replaced atomically. It holds its pictures, and no request leaves it.
+
+    `show` gives pictures (h, w, 3) in BGR of samples that are no files, such as packed silhouettes.
+    """
     # A file's name may hold bytes that are no text.
-    write_atomically(Path(path), render(report).encode(errors="replace"))
+    write_atomically(Path(path), render(report, show).encode(errors="replace"))
 
 
-def render(report: Report) -> str:
+def render(report: Report, show: Show = own_file) -> str:
     """The page as text, equal for equal records and files; every word of theirs is escaped.
 
     Pictures that cannot be read are grey boxes with the file's name. Of a file only its name is
     shown, not its folder.
     """
     style, script = _part("page.css"), _part("page.js")
-    album = Album(report.samples())
+    album = Album(report.samples(), show=show)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

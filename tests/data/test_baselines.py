@@ -6,6 +6,8 @@ import torch
 from reidkit.data.baselines import BASELINES, colour_histogram, raw_pixels
 from reidkit.types import Sample
 
+OF_PICTURES = sorted(set(BASELINES) - {"gait_energy_image"})
+
 
 @pytest.fixture
 def pictures(tmp_path):
@@ -37,7 +39,7 @@ def noise(seed):
     return np.random.default_rng(seed).integers(0, 256, (128, 64, 3))
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_rows_have_unit_length_and_keep_their_samples(name, pictures):
     samples = pictures(*(noise(seed) for seed in range(3)))
     features = BASELINES[name](samples)
@@ -52,7 +54,7 @@ def test_dimensions_are_those_announced(pictures):
     assert colour_histogram(samples, stripes=3, bins=5).vectors.shape == (1, 3 * (25 + 5))
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_a_darker_camera_changes_little_and_other_clothes_change_much(name, pictures):
     red, blue, grey = (170, 40, 40), (40, 60, 150), (90, 90, 90)
     plain = person(red, blue)
@@ -81,13 +83,13 @@ def test_upside_down_clothes_are_told_apart_by_stripes(pictures):
     assert striped < whole - 0.2
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_a_flat_picture_gives_finite_features(name, pictures):
     vectors = BASELINES[name](pictures(np.full((128, 64, 3), 77))).vectors
     assert torch.isfinite(vectors).all()
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_an_unreadable_file_is_named(name, tmp_path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"")
@@ -97,7 +99,7 @@ def test_an_unreadable_file_is_named(name, tmp_path):
         BASELINES[name]([Sample((str(tmp_path / "nowhere.jpg"),), 1)])
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_no_samples_are_refused(name):
     with pytest.raises(ValueError, match="at least one"):
         BASELINES[name]([])

@@ -52,8 +52,40 @@ def test_random_reaches_every_frame_and_repeats_with_its_generator():
 def test_a_count_or_word_that_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         FrameSampling("random", 0)
-    with pytest.raises(ValueError, match="random, evenly or every"):
+    with pytest.raises(ValueError, match="random, replacement, ordered, unfixed, evenly, every"):
         FrameSampling("stride", 2)  # type: ignore[arg-type]
+    for least, most in ((3, None), (3, 2)):
+        with pytest.raises(ValueError, match="expected count <= most"):
+            FrameSampling("unfixed", least, most)
+    with pytest.raises(ValueError, match="for the choice 'unfixed' alone"):
+        FrameSampling("random", 3, 4)
+
+
+def test_with_replacement_every_frame_is_as_likely_and_may_come_again():
+    drawn = FrameSampling("replacement", 3000).choose(3, RNG(0))
+    assert len(drawn) == 3000
+    assert all(900 < drawn.count(place) < 1100 for place in range(3))
+    assert drawn != sorted(drawn)  # a set in no order
+    assert any(
+        len(set(FrameSampling("replacement", 5).choose(5, RNG(seed)))) < 5 for seed in range(5)
+    )
+
+
+def test_ordered_frames_follow_one_another_from_every_start():
+    starts = set()
+    for seed in range(60):
+        chosen = FrameSampling("ordered", 4).choose(8, RNG(seed))
+        assert chosen == list(range(chosen[0], chosen[0] + 4))
+        starts.add(chosen[0])
+    assert starts == {0, 1, 2, 3, 4}
+    assert FrameSampling("ordered", 7).choose(3, RNG(0)) == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_unfixed_draws_every_number_of_frames_between_its_ends():
+    sampling = FrameSampling("unfixed", 3, 6)
+    lengths = {len(sampling.choose(20, RNG(seed))) for seed in range(60)}
+    assert lengths == {3, 4, 5, 6}
+    assert sampling.length(20) == 6
 
 
 def test_grey_and_transparent_pictures_come_with_three_channels(tmp_path):

@@ -202,3 +202,11 @@ def test_a_hand_deals_every_card_before_any_again():
 def test_a_small_hand_repeats_evenly():
     hand = Hand([(7, 0), (8, 1)], np.random.default_rng(0))
     assert sorted(Counter(hand.deal(5)).values()) == [2, 3]
+
+
+def test_long_sequences_come_in_smaller_batches():
+    batches = list(LengthBuckets([100, 3, 40, 40, 40, 2], batch_size=3, frames=80))
+    assert batches == [[0], [2, 3], [4, 1], [5]]
+    assert sorted(place for batch in batches for place in batch) == list(range(6))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max([100, 3, 40, 40, 40, 2][i] for i in batch) <= 80

@@ -1,0 +1,47 @@
+"""Features of a benchmark's two sides -> Scores, by whatever its protocol reports."""
+
+from reidkit import evaluation
+from reidkit.evaluation.gait.part_distances import Distance
+from reidkit.types import EvalProtocol, Features, Metric, Scores
+
+GAIT_TABLE = "gait_table"
+
+
+def is_gait(protocol: EvalProtocol) -> bool:
+    """Whether the protocol reports a gait table."""
+    return GAIT_TABLE in protocol.report
+
+
+def score(
+    query: Features,
+    gallery: Features,
+    protocol: EvalProtocol,
+    *,
+    name: str,
+    metric: Metric = "cosine",
+    gait_distance: Distance = "parts",
+) -> Scores:
+    """Retrieval scores, or the means of a gait table with the table as their details.
+
+    `name` is the benchmark's; a gait table is always of Euclidean distances.
+    """
+    if not is_gait(protocol):
+        return evaluation.evaluate(query, gallery, protocol, metric=metric)
+    rules = gait_rules(gallery, protocol, name)
+    table = evaluation.gait_table(query, gallery, rules, distance=gait_distance)
+    return Scores(
+        {condition: table.mean(condition) for condition in table.conditions},
+        queries=len(query),
+        details=table.table(),
+        plain_details=table.to_dict(),
+    )
+
+
+def gait_rules(gallery: Features, protocol: EvalProtocol, name: str) -> evaluation.GaitProtocol:
+    """The gait protocol that a benchmark means: a known one where its conditions are the same, else
+    one of its own conditions."""
+    conditions = tuple(sorted({sample.condition for sample in gallery.samples}))
+    for known in evaluation.GAIT_PROTOCOLS.values():
+        if known.gallery == conditions and dict(known.probes) == dict(protocol.groups):
+            return known
+    return evaluation.GaitProtocol(name=name, gallery=conditions, probes=protocol.groups)

@@ -1,0 +1,94 @@
+"""The chosen frames of a sample as one array, whether they are pictures or packed silhouettes."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.data.frames import read_image, resize
+from reidkit.data.silhouettes.layout import HEADER
+from reidkit.data.silhouettes.store import SilhouetteStore
+from reidkit.types import Sample, StoredFrames
+
+Clip = NDArray[np.uint8]
+
+
+def read_clip(
+    sample: Sample, chosen: Sequence[int], size: tuple[int, int], channels: int = 3
+) -> Clip:
+    """The frames at these positions, (T, H, W, channels) uint8; three channels are BGR.
+
+    Raises ValueError for an unreadable file, for silhouettes where pictures are asked for, and for
+    silhouettes that are not aligned.
+    """
+    if channels == 1:
+        return read_silhouettes(sample, chosen, size)[..., None]
+    if isinstance(sample.frames, StoredFrames):
+        raise ValueError(
+            f"{sample.name} is a silhouette, but the model takes RGB pictures: give it those, or a "
+            "gait model (data.pixels: silhouettes) to silhouettes"
+        )
+    clip = np.empty((len(chosen), *size, channels), np.uint8)
+    for image, place in zip(clip, chosen, strict=True):
+        image[:] = resize(read_image(sample.frames[place]), size)
+    return clip
+
+
+def read_silhouettes(sample: Sample, chosen: Sequence[int], size: tuple[int, int]) -> Clip:
+    """Aligned silhouettes (T, H, W) of a packed store, or of a file for each frame."""
+    if isinstance(sample.frames, StoredFrames):
+        positions = sample.frames.start + np.asarray(chosen, np.int64)
+        return fit(open_store(sample.frames.store).read(positions), size, sample.name)
+    frames = [read_image(sample.frames[place], channels=1) for place in chosen]
+    return np.stack([fit(frame[None], size, sample.name)[0] for frame in frames])
+
+
+def fit(clip: Clip, size: tuple[int, int], name: str) -> Clip:
+    """Square aligned silhouettes (T, S, S) at `size` (H, W): scaled to the height, then columns cut
+    off on both sides, ten of 64 for a width of 44.
+
+    Chao et al., GaitSet, AAAI 2019: the body is centred, so the outer columns are empty.
+    """
+    _, rows, columns = clip.shape
+    height, width = size
+    if rows != columns:
+        raise ValueError(
+            f"{name} is {rows} x {columns}, expected a square aligned silhouette: "
+            "`reidkit data pack SRC OUT` aligns them, then load OUT"
+        )
+    if width > height:
+        raise ValueError(f"size {size}: a silhouette's width is at most its height")
+    if rows != height:
+        method = cv2.INTER_AREA if rows > height else cv2.INTER_LINEAR
+        clip = np.stack([cv2.resize(frame, (height, height), None, 0, 0, method) for frame in clip])
+    left = (height - width) // 2
+    return np.asarray(clip[:, :, left : left + width], np.uint8)
+
+
+def energy_image(sample: Sample, size: tuple[int, int] = (64, 44)) -> NDArray[np.float32]:
+    """The mean silhouette (H, W) of one sequence, in [0, 1]: its gait energy image."""
+    clip = read_silhouettes(sample, range(len(sample.frames)), size)
+    return clip.mean(axis=0, dtype=np.float32) / np.float32(255)
+
+
+def show(sample: Sample) -> Clip | None:
+    """What to show of a packed sequence, (H, W, 3): its gait energy image; None for files, which
+    can be shown as they are."""
+    if not isinstance(sample.frames, StoredFrames):
+        return None
+    grey = np.rint(energy_image(sample) * 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether this folder holds packed silhouettes."""
+    return (folder / HEADER).is_file()
+
+
+@lru_cache(maxsize=64)
+def open_store(folder: str) -> SilhouetteStore:
+    """The store, opened once in each process."""
+    return SilhouetteStore.open(folder)

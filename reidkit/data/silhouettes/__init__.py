@@ -1,0 +1,1 @@
+"""Silhouettes: aligning them, judging sequences, packing them into one store and reading it."""

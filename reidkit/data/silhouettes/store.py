@@ -1,0 +1,147 @@
+"""A packed store of silhouettes: one file of frames, mapped into memory and read by position.
+
+`layout.py` draws its files, `writer.py` writes them.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.data.silhouettes.layout import (
+    AGAIN,
+    FRAMES,
+    SEQUENCES,
+    StoredSequence,
+    StoreHeader,
+    read_header,
+    read_sequences,
+)
+from reidkit.data.silhouettes.writer import StoreWriter
+from reidkit.types import Sample, StoredFrames
+
+__all__ = ["SilhouetteStore", "StoreWriter", "StoredSequence", "pids_of", "store_samples"]
+
+NUMBERED = re.compile(r"([0-9]{1,18})(?:train)?")  # GREW writes the training half as 00001train
+
+
+class SilhouetteStore:
+    """Aligned silhouettes of many sequences, mapped into memory.
+
+    Costs a worker process nothing: it is pickled as the name of its folder and mapped again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: StoreHeader,
+        sequences: tuple[StoredSequence, ...],
+        packed: NDArray[np.uint8],
+    ) -> None:
+        self.folder = folder
+        self.size = header.size
+        self.bits = header.bits
+        self.origin = header.origin
+        self.sequences = sequences
+        self._packed = packed  # (N, H, W), or (N, H, ceil(W / 8)) with one bit a pixel
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "SilhouetteStore":
+        """The store in `folder`, after its three files were compared with one another.
+
+        Raises FileNotFoundError where a file is absent, ValueError where they do not fit together.
+        """
+        folder = Path(folder)
+        header = read_header(folder)
+        if header.frames is None:
+            raise ValueError(
+                f"{folder} is a pack that was interrupted; the same `reidkit data pack` goes on"
+            )
+        path = folder / FRAMES
+        if not path.is_file():
+            raise FileNotFoundError(f"no {FRAMES} in {folder}. {AGAIN}")
+        found, expected = path.stat().st_size, header.frames * header.frame_bytes
+        if found != expected:
+            raise ValueError(
+                f"{path} has {found:,} bytes, expected {expected:,} for {header.frames:,} frames "
+                f"of {header.frame_bytes:,} bytes: it is cut short or not of this store. {AGAIN}"
+            )
+        sequences = read_sequences(folder / SEQUENCES, header.frames)
+        return cls(folder, header, sequences, map_frames(path, header, header.frames))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SilhouetteStore.open, (str(self.folder),)
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frames at `positions` (T,), in that order and as often: (T, H, W) in [0, 255].
+
+        With one bit a pixel the values are 0 and 255. Raises ValueError for a position outside
+        [0, number of frames).
+        """
+        places = np.asarray(positions, np.int64)
+        if places.ndim != 1:
+            raise ValueError(f"positions have shape {places.shape}, expected (T,)")
+        if not len(places):
+            return np.empty((0, *self.size), np.uint8)
+        first, last = int(places.min()), int(places.max())
+        if first < 0 or last >= len(self):
+            raise ValueError(
+                f"frame {first if first < 0 else last} of {self.folder}, which has "
+                f"{len(self):,}: expected a position in [0, {len(self):,})"
+            )
+        if last - first + 1 == len(places) and (places[1:] == places[:-1] + 1).all():
+            frames = np.array(self._packed[first : last + 1])  # one piece, as evaluation reads
+        else:
+            frames = self._packed[places]
+        if self.bits == 8:
+            return frames
+        frames = np.unpackbits(frames, axis=2, count=self.size[1])
+        frames *= 255
+        return frames
+
+
+def map_frames(path: Path, header: StoreHeader, frames: int) -> NDArray[np.uint8]:
+    """The bytes of `frames.bin` as (frames, H, bytes a row), read only when touched."""
+    shape = (frames, header.size[0], header.frame_bytes // header.size[0])
+    if not frames:  # an empty file cannot be mapped
+        return np.empty(shape, np.uint8)
+    # As a plain array: indexing the subclass costs more than copying thirty frames.
+    return np.asarray(np.memmap(path, np.uint8, "r", shape=shape))
+
+
+def pids_of(subjects: Iterable[str]) -> dict[str, int]:
+    """An identity for each subject: its number where all are different numbers, else its place in
+    sorted order."""
+    names = sorted(set(subjects))
+    matches = [NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(match[1]) for match in matches if match]
+    # In GREW 00001train and 00001 are two persons.
+    if len(set(numbers)) == len(names):
+        return dict(zip(names, numbers, strict=True))
+    return {name: place for place, name in enumerate(names)}
+
+
+def store_samples(store: SilhouetteStore, domain: str) -> tuple[Sample, ...]:
+    """The usable sequences of a store, in its order, as samples of `domain`; see `pids_of`.
+
+    Rejected sequences count when subjects are numbered, so that a verdict moves no identity.
+    """
+    pids = pids_of(sequence.subject for sequence in store.sequences)
+    return tuple(
+        Sample(
+            StoredFrames(str(store.folder), sequence.start, sequence.length),
+            pids[sequence.subject],
+            sequence.camid,
+            sequence.view,
+            sequence.condition,
+            domain,
+        )
+        for sequence in store.sequences
+        if sequence.verdict != "rejected"
+    )
