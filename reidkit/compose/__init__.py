@@ -1,5 +1,6 @@
 """Where the rooms meet; nothing below knows more than one of them."""
 
+from reidkit.compose.averaging import mean_of_runs
 from reidkit.compose.building import check, choose_device
 from reidkit.compose.inference import draw_ranked, extract, extract_to, find_samples
 from reidkit.compose.inspection import components, diagnose
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate_run",
     "evaluate_files",
     "draw_ranked",
+    "mean_of_runs",
     "search",
     "choose_device",
     "components",

@@ -1,58 +1,26 @@
-"""The command line. Heavy imports stand inside the commands, so that --help answers at once."""
+"""Commands around a model: train, evaluate, extract, decide, search, list, doctor.
+
+Heavy imports stand inside the commands, so that --help answers at once.
+"""
 
 import json
-import logging
-import os
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from reidkit.engine import Console
+from reidkit.cli.common import AsJson, Root, Run, WrongCall, check_endings, console_for, print_json
 
 app = typer.Typer(
     name="reidkit",
-    help="Finds the same individual again: train, evaluate, extract.",
+    help="Finds the same individual again: train, evaluate, extract, search.",
     epilog="Any command takes --debug, which shows the traceback behind an error.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Look at data, and make some.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and only that.")]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder that holds the benchmarks; REIDKIT_DATA or datasets/ by default."),
-]
-Run = Annotated[Path, typer.Argument(help="A run folder, or a model.safetensors.")]
-
-
-class WrongCall(ValueError):
-    """The call cannot mean anything: exit code 2."""
-
-
-def _console(as_json: bool) -> "Console":
-    from reidkit.engine import Console
-
-    # With --json standard output belongs to the JSON.
-    return Console(sys.stderr if as_json else sys.stdout)
-
-
-def _check_endings(*options: tuple[str, Path | None, str]) -> None:
-    """Refuse an option whose file would get another kind of content than its name says."""
-    for option, path, ending in options:
-        if path is not None and path.suffix != ending:
-            raise WrongCall(f"--{option} {path}: the file's name ends in {ending}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
 
 
 def _new_folder(config: Path, parent: Path = Path("runs")) -> Path:
@@ -105,7 +73,7 @@ def train(
 
     settings = load_config(config, overrides or ())
     folder = out or (_last_folder(config) if resume else _new_folder(config))
-    console = _console(as_json)
+    console = console_for(as_json)
     try:
         scores = compose.train(settings, folder, resume=resume, console=console)
     except Interrupted as stop:
@@ -113,7 +81,7 @@ def train(
         raise Interrupted(f"{stop}; go on with: {shlex.join(words)} --resume") from stop
     if as_json:
         found = {name: values.to_dict() for name, values in scores.items()}
-        _print_json({"run": str(folder), "benchmarks": found})
+        print_json({"run": str(folder), "benchmarks": found})
 
 
 @app.command()
@@ -173,12 +141,12 @@ def evaluate(
         raise WrongCall(
             "--benchmark and --root are for a RUN: feature files are scored as they are"
         )
-    _check_endings(("report", report, ".html"), ("out", out, ".json"), ("picture", picture, ".png"))
+    check_endings(("report", report, ".html"), ("out", out, ".json"), ("picture", picture, ".png"))
     from datetime import date
 
     from reidkit.compose import reporting
 
-    console = _console(as_json)
+    console = console_for(as_json)
     today = date.today().isoformat()
     if run is not None:
         found = reporting.evaluate_run(
@@ -207,7 +175,7 @@ def evaluate(
             date=today,
         )
     if as_json:
-        _print_json({name: scores.to_dict() for name, scores in found.items()})
+        print_json({name: scores.to_dict() for name, scores in found.items()})
     else:
         for name, scores in found.items():
             console.say(scores.table(name))
@@ -248,13 +216,13 @@ def extract(
         raise WrongCall(f"--out {out}: a feature file ends in .npz or .csv")
     samples = compose.find_samples(source, root)
     model = models.load_model(run).to(compose.choose_device())
-    console = _console(as_json)
+    console = console_for(as_json)
     features = compose.extract_to(
         model, samples, out, batch_size=batch_size, workers=workers, console=console
     )
     shape = list(features.vectors.shape)
     if as_json:
-        _print_json({"out": str(out), "shape": shape, "parts": features.parts})
+        print_json({"out": str(out), "shape": shape, "parts": features.parts})
     else:
         console.say(f"{shape[0]} features of {shape[1]} numbers: {out}")
 
@@ -309,7 +277,7 @@ def decide(
     ):
         if value is not None and not 0 < value < 1:
             raise WrongCall(f"{name} {value:g}: expected a fraction between 0 and 1")
-    _check_endings(("out", out, ".json"), ("plot", plot, ".png"))
+    check_endings(("out", out, ".json"), ("plot", plot, ".png"))
     if metric not in (None, "cosine", "euclidean"):
         raise WrongCall(f"--metric {metric}: cosine or euclidean")
     if independent not in ("identities", "estimated", "pairs"):
@@ -331,7 +299,7 @@ def decide(
     if out is not None:
         write_atomically(out, (json.dumps(found.to_dict(), indent=2) + "\n").encode())
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     print(found.text())
     places = {"reliability": plot, "decision": out, "stored with the model of": run}
@@ -362,21 +330,39 @@ def search(
     from reidkit import compose, models
     from reidkit.types import Features
 
-    _check_endings(("gallery", gallery, ".npz"), ("picture", picture, ".png"))
+    check_endings(("gallery", gallery, ".npz"), ("picture", picture, ".png"))
     samples = [sample for source in sources for sample in compose.find_samples(source, root)]
     known = Features.load(gallery)
     model = models.load_model(run).to(compose.choose_device())
-    console = _console(as_json)
+    console = console_for(as_json)
     found = compose.search(
         model, samples, known, run=run, count=count, picture=picture, console=console
     )
     if as_json:
-        _print_json([answer.to_dict() for answer in found])
+        print_json([answer.to_dict() for answer in found])
         return
     for answer in found:
         console.say(answer.text())
     if picture is not None:
         console.say(f"ranked lists: {picture}")
+
+
+@app.command()
+def mean(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or their scores.json.")],
+    as_json: AsJson = False,
+) -> None:
+    """Mean and deviation over several runs: the ten splits of a benchmark, or several seeds.
+
+    Example: reidkit mean runs/split-1 runs/split-2 runs/split-3
+    """
+    from reidkit import compose
+
+    found = compose.mean_of_runs(runs)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print(found.text())
 
 
 @app.command("list")
@@ -389,7 +375,7 @@ def list_components(
 
     found = compose.components(kind)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for title, entries in found.items():
         print(title)
@@ -404,91 +390,8 @@ def doctor(as_json: AsJson = False) -> None:
 
     facts = compose.diagnose()
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}")
-
-
-@data_app.command("check")
-def check_data(
-    name: Annotated[str, typer.Argument(help="A benchmark, such as market1501 or manifest.")],
-    root: Annotated[Path, typer.Argument(help="Its folder, or its manifest file.")],
-    decode: Annotated[
-        bool, typer.Option(help="Read every image, too; without it only names are checked.")
-    ] = True,
-    as_json: AsJson = False,
-) -> None:
-    """Everything that is wrong with a data folder, in one report, each with its remedy."""
-    from reidkit import data
-
-    console = _console(as_json)
-    with console.bar("read") as update:
-        report = data.check_benchmark(
-            name, root, decode=decode, progress=lambda done, total: update(done, total=total)
-        )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.say(report.text())
-    if not report.ok:
-        raise typer.Exit(1)
-
-
-@data_app.command("synth")
-def synthesise(
-    out: Annotated[Path, typer.Argument(help="A new folder, written in Market-1501's layout.")],
-    train_identities: Annotated[int, typer.Option(min=2)] = 200,
-    test_identities: Annotated[int, typer.Option(min=2)] = 80,
-    cameras: Annotated[int, typer.Option(min=2)] = 5,
-    images: Annotated[int, typer.Option(min=1, help="Images of an identity in a camera.")] = 4,
-    seed: int = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Render the synthetic world: procedural people seen by several cameras."""
-    from reidkit.data import synthetic
-
-    console = _console(as_json)
-    with console.bar("render") as update:
-        synthetic.write_market(
-            out,
-            train_identities=train_identities,
-            test_identities=test_identities,
-            cameras=cameras,
-            images=images,
-            seed=seed,
-            progress=lambda done, total: update(done, total=total),
-        )
-    if as_json:
-        _print_json({"out": str(out)})
-    else:
-        console.say(f"{out}: Market-1501 layout; load it as benchmark market1501 with check: off")
-
-
-def main() -> None:
-    """Run the command line: one line for an error, a traceback only with --debug."""
-    # Threads that wait by spinning bring a training to a crawl as soon as another process wants a
-    # core; torch reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What the library has to say while it works: a set being rendered, features that collapsed.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("reidkit").setLevel(logging.INFO)
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    try:
-        app()
-    except Exception as error:
-        if debug:
-            raise
-        text = str(error) or type(error).__name__
-        print(f"reidkit: {text}", file=sys.stderr)
-        sys.stderr.flush()
-        # 2: the call or the config is wrong; 1: the work failed.
-        wrong_call = type(error).__name__ in ("WrongCall", "ConfigError", "UnknownName")
-        sys.exit(2 if wrong_call else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m reidkit.cli`, for torchrun and debuggers."""
+
+from reidkit.cli import main
+
+main()
