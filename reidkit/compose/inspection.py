@@ -37,6 +37,10 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
     if kind in (None, "protocol"):
         texts = {name: evaluation.describe(name) for name in evaluation.PROTOCOLS}
         found["protocol"] = {name: text.removeprefix(f"{name}: ") for name, text in texts.items()}
+        found["protocol"] |= {
+            name: f"a gait table, rank-1 a probe view; {gait.source}"
+            for name, gait in evaluation.GAIT_PROTOCOLS.items()
+        }
     return found
 
 

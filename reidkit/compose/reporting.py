@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reidkit import data, evaluation, models, report
 from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
-from reidkit.compose.scoring import score
+from reidkit.compose.scoring import is_gait, rules_of, score
 from reidkit.config import EvaluateConfig
 from reidkit.engine import Console
 from reidkit.evaluation.breakdown import by_camera_pair, by_view
@@ -71,7 +71,7 @@ def evaluate_run(
     scores = {}
     names = short_names(run, compare)
     for position, test in enumerate(find_tests(run, benchmark, root)):
-        rule = test.protocol if protocol is None else evaluation.protocol(protocol)
+        rule = test.protocol if protocol is None else rules_of(protocol)
         found = score_model(model, test, rule, run=run, name=names[0], console=console)
         scores.update(_with_reranked(test.name, found, rerank))
 
@@ -113,6 +113,8 @@ def evaluate_files(
 def _with_reranked(name: str, found: Evaluated, rerank: bool) -> dict[str, Scores]:
     scores = {name: found.scores}
     if rerank:
+        if is_gait(found.protocol):
+            raise ValueError("a gait table has no re-ranking: leave out --rerank")
         sides, rules = (found.query, found.gallery), found.protocol
         scores[f"{name} re-ranked"] = evaluation.evaluate_reranked(
             *sides, rules, metric=found.metric
@@ -516,6 +518,6 @@ def short_names(run: Path, other: Path | None) -> tuple[str, str]:
 
 def _score_files(query: Path, gallery: Path, protocol: str, name: str) -> Evaluated:
     sides = Features.load(query), Features.load(gallery)
-    rule = evaluation.protocol(protocol)
-    scores = evaluation.evaluate(*sides, rule)
+    rule = rules_of(protocol)
+    scores = score(*sides, rule, name=protocol)
     return Evaluated(name, f"{gallery.name}, protocol {protocol}", *sides, rule, scores)

@@ -2,6 +2,7 @@
 
 from reidkit import evaluation
 from reidkit.evaluation.gait.part_distances import Distance
+from reidkit.registry import UnknownName
 from reidkit.types import EvalProtocol, Features, Metric, Scores
 
 GAIT_TABLE = "gait_table"
@@ -37,9 +38,23 @@ def score(
     )
 
 
+def rules_of(name: str) -> EvalProtocol:
+    """The protocol of that name, a gait protocol too; UnknownName lists them."""
+    gait = evaluation.GAIT_PROTOCOLS.get(name)
+    if gait is not None:
+        return EvalProtocol("same_view", report=(GAIT_TABLE,), groups=gait.probes)
+    if name not in evaluation.PROTOCOLS:
+        known = [*evaluation.PROTOCOLS, *evaluation.GAIT_PROTOCOLS]
+        raise UnknownName.among("protocol", name, known)
+    return evaluation.protocol(name)
+
+
 def gait_rules(gallery: Features, protocol: EvalProtocol, name: str) -> evaluation.GaitProtocol:
-    """The gait protocol that a benchmark means: a known one where its conditions are the same, else
-    one of its own conditions."""
+    """The gait protocol of that name, or one with the same conditions on both sides; else one of
+    the gallery's own conditions."""
+    named = evaluation.GAIT_PROTOCOLS.get(name)
+    if named is not None and dict(named.probes) == dict(protocol.groups):
+        return named
     conditions = tuple(sorted({sample.condition for sample in gallery.samples}))
     for known in evaluation.GAIT_PROTOCOLS.values():
         if known.gallery == conditions and dict(known.probes) == dict(protocol.groups):
