@@ -99,7 +99,7 @@ def read_header(folder: Path) -> StoreHeader:
             f"version of reidkit. {AGAIN}"
         )
     whole = isinstance(size, list) and len(size) == 2 and all(_is_count(side) for side in size)
-    if not whole or min(size) < 1:
+    if not isinstance(size, list) or not whole or min(size) < 1:
         raise ValueError(f"{path}: size is {size!r}, expected [height, width]. {AGAIN}")
     if bits not in (1, 8) or not _is_count(bits):
         raise ValueError(f"{path}: bits is {bits!r}, expected 8 or 1. {AGAIN}")
