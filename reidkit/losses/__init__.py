@@ -5,6 +5,7 @@ from reidkit.losses.cross_entropy import CrossEntropyLoss
 from reidkit.losses.metric_learning import MetricLearning
 from reidkit.losses.objective import Objective, Term, build_objective, objective_faults
 from reidkit.losses.pairs import PairLoss
+from reidkit.losses.part_triplet import PartTripletLoss
 from reidkit.losses.ranked_list import RankedListLoss
 from reidkit.losses.registries import LOSSES
 from reidkit.losses.triplet import TripletLoss
@@ -16,6 +17,7 @@ __all__ = [
     "MetricLearning",
     "Objective",
     "PairLoss",
+    "PartTripletLoss",
     "RankedListLoss",
     "Term",
     "TripletLoss",

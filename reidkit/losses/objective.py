@@ -22,12 +22,18 @@ class _OwnOptimizer(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
+@runtime_checkable
+class _Measuring(Protocol):
+    def measures(self) -> dict[str, Tensor]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Term:
     """One loss, what it reads and how much it counts.
 
     `loss` is called with (B, D) or (B, K) and labels (B,). Several of them are one for each body
-    part; a single one is applied to every part in turn.
+    part; a single one is applied to every part in turn, or, if its class says `takes_parts = True`,
+    once to all of them, (B, P, D).
     """
 
     name: str
@@ -57,6 +63,10 @@ class Objective(nn.Module):
                 raise ValueError("no term may be called 'loss': that is the sum")
             name = _unused(term.name, self.losses)
             losses = [term.loss] if isinstance(term.loss, nn.Module) else list(term.loss)
+            if len(losses) > 1 and any(_takes_parts(loss) for loss in losses):
+                raise ValueError(
+                    f"{term.name}: the loss takes all parts at once; give one, not {len(losses)}"
+                )
             self.losses[name] = nn.ModuleList(losses)
             self.sources[name] = term.on
             self.weights[name] = float(term.weight)
@@ -67,14 +77,25 @@ class Objective(nn.Module):
     def forward(self, output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
         """Every term by its name, not weighted, and "loss", the weighted sum to descend; each ().
 
-        labels (B,) in [0, num_classes).
+        A loss with `measures() -> dict[str, Tensor]` adds these as `<term>_<measure>`, for the logs
+        only. labels (B,) in [0, num_classes).
         """
         terms: dict[str, Tensor] = {}
         with full_precision(output.embedding):
             for name in self.losses:
                 terms[name] = self._value(name, output, labels)
             weighted = [self.weights[name] * value for name, value in terms.items()]
-            return {**terms, "loss": torch.stack(weighted).sum()}
+            told = {key: value for key, value in self._measures().items() if key not in terms}
+            return {**terms, **told, "loss": torch.stack(weighted).sum()}
+
+    def _measures(self) -> dict[str, Tensor]:
+        return {
+            f"{name}_{measure}": value.detach()
+            for name in self.losses
+            for loss in self._losses(name)
+            if isinstance(loss, _Measuring)
+            for measure, value in loss.measures().items()
+        }
 
     def _value(self, name: str, output: ModelOutput, labels: Tensor) -> Tensor:
         source = self.sources[name]
@@ -89,6 +110,10 @@ class Objective(nn.Module):
                 f"loss term {name!r} reads {source} of shape (B, P, D), got {tuple(read.shape)}"
             )
         losses = self._losses(name)
+        vectors = widen(read)
+        if _takes_parts(losses[0]):
+            value: Tensor = losses[0](vectors, labels)
+            return value
         parts = read.shape[1]
         if len(losses) == 1 and (parts == 1 or not _remembers(losses[0])):
             losses = losses * parts
@@ -97,7 +122,6 @@ class Objective(nn.Module):
                 f"loss term {name!r} learns something of its own for {len(losses)} part(s), "
                 f"but the model gives {parts}; build the objective with parts={parts}"
             )
-        vectors = widen(read)
         return torch.stack(
             [loss(vectors[:, part], labels) for part, loss in enumerate(losses)]
         ).mean()
@@ -138,7 +162,8 @@ def build_objective(
 
     Each spec has `name`, if wanted `on` and `weight`, and the loss's own arguments.
     embedding_size is D of one part. With several parts every part gets a loss of its own, so that
-    centres, proxies and memories of different parts do not mix. Raises ValueError with every fault.
+    centres, proxies and memories of different parts do not mix; one that takes all parts is alone.
+    Raises ValueError with every fault.
     """
     if faults := objective_faults(specs):
         raise ValueError("; ".join(faults))
@@ -147,7 +172,7 @@ def build_objective(
         name, args = spec["name"], _arguments(spec)
         losses = [
             LOSSES.build(name, args, num_classes=num_classes, embedding_size=embedding_size)
-            for _ in range(parts)
+            for _ in range(1 if _takes_parts(LOSSES[name]) else parts)
         ]
         terms.append(
             Term(name, losses, spec.get("on", _reads(name)[0]), float(spec.get("weight", 1.0)))
@@ -224,6 +249,10 @@ def _unused(name: str, taken: nn.ModuleDict) -> str:
         number += 1
         unique = f"{name}_{number}"
     return unique
+
+
+def _takes_parts(loss: object) -> bool:
+    return bool(getattr(loss, "takes_parts", False))
 
 
 def _remembers(loss: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from reidkit.models.backbones import OSNet, ResNet, TimmBackbone
 from reidkit.models.base import EmbeddingModel
 from reidkit.models.build import COMPONENTS, MODEL_FACTS, build_model, model_faults
+from reidkit.models.gaitset import GaitSet
 from reidkit.models.necks import BNNeck, IdentityNeck, LinearReduction
 from reidkit.models.pooling import AveragePool, GeMPool, MaxPool, PartPool
 from reidkit.models.pretrained import WeightsUnavailable
@@ -22,6 +23,7 @@ from reidkit.models.weights import ModelCard, WeightsMismatch, load_model, read_
 __all__ = [
     "EmbeddingModel",
     "ReIDModel",
+    "GaitSet",
     "ResNet",
     "OSNet",
     "TimmBackbone",

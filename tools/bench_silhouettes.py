@@ -1,0 +1,174 @@
+"""Time a batch of silhouettes: reidkit's store, a PNG for each frame, a pickle for each sequence.
+
+    python tools/bench_silhouettes.py
+    python tools/bench_silhouettes.py --sequences 256 --frames 120 --repeats 30
+
+Made-up aligned silhouettes in a temporary folder, read by all contestants in one process: the same
+sequences and the same frames, drawn with replacement, to a uint8 batch (B, T, 1, 64, 44). Medians
+over `--repeats` rounds in turn; files are in the system's cache for everybody.
+"""
+
+import argparse
+import pickle
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reidkit.data.dataset import FrameDataset
+from reidkit.data.frames import FrameSampling
+from reidkit.data.loader import collate
+from reidkit.data.silhouettes.align import align
+from reidkit.data.silhouettes.store import SilhouetteStore, StoreWriter, store_samples
+from reidkit.types import SILHOUETTES
+
+CUT = 10  # columns on each side
+
+
+class Draw(NamedTuple):
+    """The frames of a round: which sequences (B,), and which frames of each (B, T)."""
+
+    sequences: NDArray[np.int64]
+    frames: NDArray[np.int64]
+
+
+def walker(seed: int, step: int) -> NDArray[np.uint8]:
+    """An aligned silhouette with the grey edges of cubic scaling."""
+    random = np.random.default_rng(seed)
+    wide, swing = int(random.integers(30, 50)), 18 * np.sin(step / 3 + seed)
+    mask = np.zeros((160, 160), np.uint8)
+    cv2.circle(mask, (80, 25), 12, 255, -1)
+    cv2.ellipse(mask, (80, 70), (wide // 2, 38), 0, 0, 360, 255, -1)
+    for side in (-1, 1):
+        cv2.line(mask, (80, 90), (int(80 + side * swing), 148), 255, 13)
+    aligned = align(mask)
+    assert aligned is not None
+    return aligned
+
+
+def write(folder: Path, sequences: int, frames: int) -> None:
+    """The same silhouettes as a store, as PNGs, and as pickles."""
+    with StoreWriter(folder / "store") as writer:
+        for number in range(sequences):
+            clip = np.stack([walker(number, step) for step in range(frames)])
+            writer.add(f"{number // 4:03d}", f"nm-{number % 4}", "090", clip)
+            (folder / f"{number:04d}").mkdir()
+            for step, frame in enumerate(clip):
+                cv2.imwrite(str(folder / f"{number:04d}/{step:03d}.png"), frame)
+            with (folder / f"{number:04d}.pkl").open("wb") as file:
+                pickle.dump(clip, file)
+
+
+def from_store(store: SilhouetteStore, draw: Draw) -> torch.Tensor:
+    """What reidkit does for a batch, without its samplers: read, cut, stack."""
+    width = store.size[1] - 2 * CUT
+    batch = torch.empty((*draw.frames.shape, 1, store.size[0], width), dtype=torch.uint8)
+    rows = batch.numpy()
+    for row, sequence, frames in zip(rows, draw.sequences, draw.frames, strict=True):
+        start = store.sequences[sequence].start
+        row[:, 0] = store.read(start + frames)[:, :, CUT:-CUT]
+    return batch
+
+
+def from_dataset(dataset: FrameDataset, draw: Draw) -> torch.Tensor:
+    """reidkit's own dataset and collate, which draw their frames themselves."""
+    return collate(dataset.__getitems__(draw.sequences.tolist())).frames
+
+
+def from_pictures(names: list[list[str]], draw: Draw) -> torch.Tensor:
+    """One file read and decoded for each frame."""
+    clips = [
+        np.stack([cv2.imread(names[s][f], cv2.IMREAD_GRAYSCALE)[None, :, CUT:-CUT] for f in frames])
+        for s, frames in zip(draw.sequences, draw.frames, strict=True)
+    ]
+    return torch.from_numpy(np.stack(clips))
+
+
+def from_pickles(names: list[str], draw: Draw) -> torch.Tensor:
+    """One file unpickled for each sequence, then its frames chosen."""
+    clips = []
+    for sequence, frames in zip(draw.sequences, draw.frames, strict=True):
+        with open(names[sequence], "rb") as file:
+            clips.append(pickle.load(file)[frames][:, None, :, CUT:-CUT])
+    return torch.from_numpy(np.stack(clips))
+
+
+def rounds(
+    contestants: dict[str, Callable[[Draw], torch.Tensor]], draws: list[Draw]
+) -> dict[str, float]:
+    """Median seconds of a batch for each contestant, who take turns on each draw."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for draw in draws:
+        for name, read in contestants.items():
+            start = time.perf_counter()
+            read(draw)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sequences", type=int, default=128)
+    parser.add_argument("--frames", type=int, default=80, help="of each sequence")
+    parser.add_argument("--batch", type=int, default=32, help="sequences of a batch")
+    parser.add_argument("--chosen", type=int, default=30, help="frames of each, with replacement")
+    parser.add_argument("--repeats", type=int, default=15)
+    size = parser.parse_args()
+    cv2.setNumThreads(1)
+    random = np.random.default_rng(0)
+    draws = [
+        Draw(
+            random.integers(0, size.sequences, size.batch),
+            random.integers(0, size.frames, (size.batch, size.chosen)),
+        )
+        for _ in range(size.repeats + 1)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder, size.sequences, size.frames)
+        store = SilhouetteStore.open(folder / "store")
+        samples = store_samples(store, "bench")
+        dataset = FrameDataset(
+            samples,
+            [sample.pid for sample in samples],
+            size=SILHOUETTES.size,
+            channels=1,
+            frames=FrameSampling("replacement", size.chosen),
+        )
+        numbers, steps = range(size.sequences), range(size.frames)
+        pictures = [[str(folder / f"{n:04d}/{step:03d}.png") for step in steps] for n in numbers]
+        pickles = [str(folder / f"{n:04d}.pkl") for n in numbers]
+        contestants: dict[str, Callable[[Draw], torch.Tensor]] = {
+            "store": lambda draw: from_store(store, draw),
+            "FrameDataset": lambda draw: from_dataset(dataset, draw),
+            "pickles": lambda draw: from_pickles(pickles, draw),
+            "PNGs": lambda draw: from_pictures(pictures, draw),
+        }
+        first = [read(draws[0]) for read in contestants.values()]  # also warms every file's cache
+        assert len({tuple(batch.shape) for batch in first}) == 1
+        assert torch.equal(first[0], first[2]) and torch.equal(first[0], first[3])
+        found = rounds(contestants, draws[1:])
+    total = size.batch * size.chosen
+    print(
+        f"batches of {size.batch} x {size.chosen} frames from {size.sequences} sequences of "
+        f"{size.frames}, uint8 {tuple(first[0].shape)}, median of {size.repeats}"
+    )
+    print(f"{'':14}  ms a batch   frames/s  to PNGs  to pickles")
+    for name, seconds in found.items():
+        print(
+            f"{name:14}  {1000 * seconds:10.2f}  {total / seconds:9,.0f}  "
+            f"{found['PNGs'] / seconds:6.1f}x  {found['pickles'] / seconds:9.1f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()
