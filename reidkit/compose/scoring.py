@@ -57,6 +57,6 @@ def gait_rules(gallery: Features, protocol: EvalProtocol, name: str) -> evaluati
         return named
     conditions = tuple(sorted({sample.condition for sample in gallery.samples}))
     for known in evaluation.GAIT_PROTOCOLS.values():
-        if known.gallery == conditions and dict(known.probes) == dict(protocol.groups):
+        if set(known.gallery) == set(conditions) and dict(known.probes) == dict(protocol.groups):
             return known
     return evaluation.GaitProtocol(name=name, gallery=conditions, probes=protocol.groups)
