@@ -1,5 +1,6 @@
 """Commands about data: check, pack, synth."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def pack(
         str, typer.Option(help="How the folder is laid out; found out by itself.")
     ] = "auto",
     bits: Annotated[int, typer.Option(help="Bits a pixel: 8, or 1 without the grey edges.")] = 8,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove specks far from the body before aligning.")
+    ] = False,
     segmenter: Annotated[
         str,
         typer.Option(
@@ -65,8 +69,8 @@ def pack(
     """
     if bits not in (1, 8):
         raise WrongCall(f"--bits {bits}: expected 8 or 1")
-    if source.is_file() and layout != "auto":
-        raise WrongCall("--layout is for a folder of silhouettes, not for a video")
+    if source.is_file() and (layout != "auto" or clean):
+        raise WrongCall("--layout and --clean are for a folder of silhouettes, not for a video")
     if not source.is_file() and (segmenter != "background" or subject or view):
         raise WrongCall("--segmenter, --subject and --view are for a video file")
     from reidkit.data.silhouettes.pack import pack_silhouettes
@@ -89,7 +93,15 @@ def pack(
                 progress=progress,
             )
         else:
-            report = pack_silhouettes(source, out, layout=layout, bits=bits, progress=progress)
+            report = pack_silhouettes(
+                source,
+                out,
+                layout=layout,
+                bits=bits,
+                clean=clean,
+                workers=os.cpu_count() or 1,
+                progress=progress,
+            )
     if as_json:
         print_json(report.to_dict())
     else:

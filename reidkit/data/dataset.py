@@ -119,8 +119,8 @@ class FrameDataset(Dataset[Item]):
         clip = read_clip(sample, chosen, self.size, self.channels)
         if self.augment is not None:
             clip = self.augment(clip, generator)
+        frames = clip.transpose(0, 3, 1, 2)  # `collate` copies it, whatever its strides
         if self.channels == 3:
-            clip = clip[..., ::-1]  # BGR to RGB, and channels to the front in one copy
-        frames = np.ascontiguousarray(clip.transpose(0, 3, 1, 2))
+            frames = np.ascontiguousarray(frames[:, ::-1])  # BGR to RGB
         label, domain = self.labels[index], self._domains[sample.domain]
         return Item(torch.from_numpy(frames), label, sample.camid, domain, index)

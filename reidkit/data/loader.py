@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,11 +24,12 @@ def collate(items: Sequence[Item]) -> Batch:
     """Items as one batch; shorter tracklets are padded with zeros, where `mask` is False."""
     lengths = torch.tensor([len(item.frames) for item in items])
     longest = int(lengths.max())
-    frames = torch.zeros((len(items), longest, *items[0].frames.shape[1:]), dtype=torch.uint8)
+    # By numpy: torch would start its threads for each of these small copies.
+    frames = np.zeros((len(items), longest, *items[0].frames.shape[1:]), np.uint8)
     for place, item in zip(frames, items, strict=True):
-        place[: len(item.frames)] = item.frames
+        place[: len(item.frames)] = item.frames.numpy()
     return Batch(
-        frames,
+        torch.from_numpy(frames),
         torch.arange(longest) < lengths[:, None],
         torch.tensor([item.label for item in items], dtype=torch.int64),
         torch.tensor([item.camid for item in items], dtype=torch.int64),

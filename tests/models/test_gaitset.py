@@ -192,7 +192,7 @@ def test_bad_frames_and_masks_are_refused(small):
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         small(frames, torch.ones(2, 4, dtype=torch.bool))
     mask = torch.tensor([[True, False, True], [False] * 3])
-    with pytest.raises(ValueError, match="sequence 1 .* no true frame"):
+    with pytest.raises(ValueError, match=r"sequence 1 .* no true frame"):
         small(frames, mask)
 
 

@@ -4,9 +4,12 @@ from reidkit.data.adapters import (
     casia_b,
     gait3d,
     grew,
+    ilids_vid,
     manifest,
     market1501,
+    mars,
     ou_mvlp,
+    prid2011,
     silhouettes,
 )
 
@@ -14,8 +17,11 @@ __all__ = [
     "casia_b",
     "gait3d",
     "grew",
+    "ilids_vid",
     "manifest",
     "market1501",
+    "mars",
     "ou_mvlp",
+    "prid2011",
     "silhouettes",
 ]

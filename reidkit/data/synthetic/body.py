@@ -49,12 +49,16 @@ class Body:
     girth: float
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Body":
-        """A plausible adult; mean ratios to the height follow Drillis and Contini (1966)."""
+    def sample(cls, rng: np.random.Generator, *, variety: float = 1.0) -> "Body":
+        """A plausible adult; mean ratios to the height follow Drillis and Contini (1966).
+
+        `variety` scales how far the ratios stray from the mean.
+        """
         height = float(np.clip(rng.normal(1.71, 0.10), 1.46, 1.98))
 
         def part(ratio: float, spread: float = 0.035) -> float:
-            return height * ratio * float(np.clip(rng.normal(1, spread), 0.88, 1.12))
+            most = 0.12 * variety
+            return height * ratio * float(np.clip(rng.normal(1, spread * variety), 1 - most, 1 + most))
 
         girth = float(np.clip(rng.normal(1.0, 0.14), 0.76, 1.38))
         return cls(

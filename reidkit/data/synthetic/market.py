@@ -9,6 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from reidkit.data.synthetic.arguments import check_ranges
 from reidkit.data.synthetic.camera import Camera
 from reidkit.data.synthetic.render import Box, Place, render, see
 from reidkit.data.synthetic.walker import Walker
@@ -68,10 +69,10 @@ def plan(
     test = sorted(int(pid) for pid in pids[train_identities:])
     shots: list[Shot] = []
     for pid in train:
-        for camera in _seen_by(rng, cameras):
+        for camera in seen_by(rng, cameras):
             shots += _visits(pid, camera, images, [TRAIN] * images)
     for pid in test:
-        for camera in _seen_by(rng, cameras):
+        for camera in seen_by(rng, cameras):
             shots += _visits(pid, camera, images, [QUERY] + [TEST] * (images - 1))
     gallery = sum(shot.folder == TEST for shot in shots)
     for number in range(max(2, round(0.2 * gallery))):
@@ -87,7 +88,7 @@ def plan(
     return shots
 
 
-def _seen_by(rng: np.random.Generator, cameras: int) -> list[int]:
+def seen_by(rng: np.random.Generator, cameras: int) -> list[int]:
     """At least two of the cameras, most of them usually."""
     count = int(rng.integers(max(2, cameras - 2), cameras + 1))
     return sorted(int(camera) + 1 for camera in rng.choice(cameras, count, replace=False))
@@ -102,18 +103,20 @@ def _visits(pid: int, camera: int, images: int, folders: list[str]) -> Iterator[
 
 
 @lru_cache(maxsize=64)
-def _camera(number: int, seed: int) -> Camera:
+def camera_of(number: int, seed: int) -> Camera:
+    """Camera `number` of the world `seed`."""
     return Camera.sample(number, seed, 20)
 
 
 @lru_cache(maxsize=512)
-def _walker(number: int, seed: int) -> Walker:
+def walker_of(number: int, seed: int) -> Walker:
+    """The walker `number` of the world `seed`."""
     return Walker.sample(seed, 30, number)
 
 
 def picture(shot: Shot, *, seed: int, size: tuple[int, int]) -> np.ndarray:
     """The pixels of a shot, (H, W, 3) RGB uint8: a function of shot, seed and size alone."""
-    camera, walker = _camera(shot.camera, seed), _walker(shot.walker, seed)
+    camera, walker = camera_of(shot.camera, seed), walker_of(shot.walker, seed)
     passing = np.random.default_rng((seed, 40, shot.walker, shot.camera, shot.passing))
     rng = np.random.default_rng((seed, 50, shot.walker, shot.camera, shot.passing, shot.step))
     back = np.pi if passing.random() < 0.5 else 0.0
@@ -137,7 +140,7 @@ def picture(shot: Shot, *, seed: int, size: tuple[int, int]) -> np.ndarray:
     box = Box(x - width / 2, y - height / 2, width, height)
     people = [person]
     if rng.random() < ACCOMPANIED:
-        other = _walker(100_000 + int(rng.integers(100)), seed)
+        other = walker_of(100_000 + int(rng.integers(100)), seed)
         aside, behind = (
             float(rng.choice([-1, 1]) * rng.uniform(0.35, 0.8)),
             float(rng.uniform(-0.3, 1.5)),
@@ -168,21 +171,16 @@ def write_market(
     `progress(done, total)` is called after each file. Raises ValueError for impossible numbers and
     for a folder that holds something.
     """
-    faults = [
-        f"{name} = {value}, expected {least}..{most}"
-        for name, value, least, most in (
-            ("train_identities", train_identities, 1, 5000),
-            ("test_identities", test_identities, 1, 4000),
-            ("cameras", cameras, 2, 9),
-            ("images", images, 2, 100),
-            ("seed", seed, 0, 2**31),
-            ("height", size[0], 16, 512),
-            ("width", size[1], 8, 512),
-        )
-        if not least <= value <= most
-    ]
-    if faults:
-        raise ValueError(f"synthetic: {'; '.join(faults)}")
+    check_ranges(
+        "synthetic",
+        ("train_identities", train_identities, 1, 5000),
+        ("test_identities", test_identities, 1, 4000),
+        ("cameras", cameras, 2, 9),
+        ("images", images, 2, 100),
+        ("seed", seed, 0, 2**31),
+        ("height", size[0], 16, 512),
+        ("width", size[1], 8, 512),
+    )
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder; name a new one or remove what is in it")
@@ -200,7 +198,7 @@ def write_market(
     (out / "readme.txt").write_text(_README)
     for done, shot in enumerate(shots, start=1):
         image = picture(shot, seed=seed, size=size)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, _camera(shot.camera, seed).quality]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, camera_of(shot.camera, seed).quality]
         _, data = cv2.imencode(".jpg", image[:, :, ::-1], quality)
         (out / shot.folder / shot.name).write_bytes(data.tobytes())
         if progress is not None:

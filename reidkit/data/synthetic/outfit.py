@@ -45,7 +45,11 @@ Bag = Literal["none", "backpack", "shoulder_bag", "handbag"]
 
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """Clothes, hair, skin and bag of one walker; colours are RGB."""
+    """Clothes, hair, skin and bag of one walker; colours are RGB.
+
+    A coat hangs down the thigh by the share `coat_length`, 1 at the knee, and is `padding` times as
+    wide around trunk and arms as a thin one. `bag_size` multiplies the sides of the bag.
+    """
 
     pattern: Pattern
     top: Colour
@@ -68,6 +72,9 @@ class Outfit:
     bag: Bag
     bag_colour: Colour
     bag_side: int
+    coat_length: float = 0.62
+    padding: float = 1.0
+    bag_size: float = 1.0
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Outfit":

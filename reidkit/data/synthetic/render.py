@@ -69,11 +69,13 @@ def render(
     rng: np.random.Generator,
     size: tuple[int, int] = (128, 64),
     occluded: bool = False,
+    exposure: float = 0.08,
 ) -> tuple[Image, Image]:
     """The box as the camera delivers it, (H, W, 3) RGB, and the first one's silhouette (H, W).
 
     The silhouette is what can be seen of `people[0]`, 0..255, grey at its edges. The others are
     drawn too, each in its order of depth; nobody gives the empty scene and an empty silhouette.
+    `exposure` is the spread of the sensor's gain from picture to picture.
     """
     height, width = size
     # The sensor's own resolution: a small box has few pixels, and enlarging it brings none back.
@@ -91,7 +93,7 @@ def render(
         metre = camera.focal / people[0].shape.distance * zoom[1]
         occlude(canvas, mask, camera, rng, scale=float(metre))
     small = cv2.resize(canvas, (sampled_columns, sampled), interpolation=cv2.INTER_AREA)
-    image = _sensor(small, camera, rng)
+    image = _sensor(small, camera, rng, exposure)
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height))
     return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
@@ -201,12 +203,12 @@ def _grain(camera: Camera) -> np.ndarray:
     return (shared + rng.normal(0, camera.noise * 0.6, (512, 512, 3))).astype(np.int16)
 
 
-def _sensor(image: Image, camera: Camera, rng: np.random.Generator) -> Image:
+def _sensor(image: Image, camera: Camera, rng: np.random.Generator, exposure: float) -> Image:
     """What the sensor makes of the light: blur, exposure, colours, noise."""
     rows, columns = image.shape[:2]
     if camera.blur > 0.25:
         image = cv2.GaussianBlur(image, (5, 5), camera.blur)
-    gain = float(np.exp(rng.normal(0, 0.08)))
+    gain = float(np.exp(rng.normal(0, exposure)))
     level = np.arange(256)[:, None] / 255
     curve = np.clip(level * np.array(camera.cast) * gain, 0, 1) ** camera.gamma
     curve = (0.5 + (curve - 0.5) * camera.contrast) * 255 + camera.lift

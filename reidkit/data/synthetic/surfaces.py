@@ -27,6 +27,8 @@ def _limbs(walker: Walker) -> list[Limb]:
     body, outfit = walker.body, walker.outfit
     unit = body.height * (0.4 + 0.6 * body.girth)
     cloth = unit if outfit.sleeve < 0.3 else 1.12 * unit
+    if outfit.coat:
+        cloth *= outfit.padding
     loose = unit * (outfit.looseness if outfit.bottom in ("trousers", "shorts") else 0.95)
     hem = unit if outfit.bottom == "shorts" else loose
     limbs: list[Limb] = []
@@ -76,8 +78,8 @@ def surfaces(
         axis = (*a[i].tolist(), *b[i].tolist(), float(radius[i].max()))
         result.add(surface, span, outlines[i], axis, float(keys[i]), far)
 
-    wide = body.shoulder_width * (1.12 if outfit.coat else 1.0)
-    deep = body.chest_depth * body.girth * (1.15 if outfit.coat else 1.0)
+    wide = body.shoulder_width * (1.12 * outfit.padding if outfit.coat else 1.0)
+    deep = body.chest_depth * body.girth * (1.15 * outfit.padding if outfit.coat else 1.0)
 
     def half_widths(levels: tuple[tuple[float, float, float], ...], wide: float) -> Array:
         """(v, half-width in pixels) of elliptic levels, as wide as they look from this side."""
@@ -112,7 +114,7 @@ def _below(
 ) -> None:
     """A skirt, or the skirts of a coat: what hangs from the hips around both thighs."""
     outfit = walker.outfit
-    reach = 0.62 if outfit.coat else 0.98
+    reach = outfit.coat_length if outfit.coat else 0.98
     points = [hips]
     legs = [(JOINT[f"{side}_hip"], JOINT[f"{side}_knee"]) for side in ("left", "right")]
     ends = [pixels[hip] + reach * (pixels[knee] - pixels[hip]) for hip, knee in legs]

@@ -19,10 +19,13 @@ class Walker:
     outfit: Outfit
 
     @classmethod
-    def sample(cls, *seed: int) -> "Walker":
-        """The walker of a seed; several numbers (world, identity) make one seed."""
+    def sample(cls, *seed: int, variety: float = 1.0) -> "Walker":
+        """The walker of a seed; several numbers (world, identity) make one seed.
+
+        `variety` is that of the bodies.
+        """
         rng = np.random.default_rng(seed)
-        return cls(Body.sample(rng), Gait.sample(rng), Outfit.sample(rng))
+        return cls(Body.sample(rng, variety=variety), Gait.sample(rng), Outfit.sample(rng))
 
     @property
     def period(self) -> float:

@@ -66,7 +66,7 @@ def put_bag(result: Surfaces, walker: Walker, joints: Array, project: Project, v
     unit, side = body.height, outfit.bag_side
     pelvis, neck = joints[JOINT["pelvis"]], joints[JOINT["neck"]]
     hand = joints[JOINT["left_hand" if side > 0 else "right_hand"]]
-    grow = 0.85 + 0.3 * (outfit.scale - 0.7)
+    grow = (0.85 + 0.3 * (outfit.scale - 0.7)) * outfit.bag_size
     if outfit.bag == "backpack":
         half = np.array([0.042, 0.078, 0.115]) * unit * grow
         centre = (

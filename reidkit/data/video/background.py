@@ -18,9 +18,11 @@ Array = NDArray[np.float32]
 
 FLOOR = 2.5  # levels of noise that compression makes at least
 SURE, LIKELY = 9.0, 4.5  # differences, in noises, at which a body begins and to which it extends
-DARKEST = 0.35  # a shadow leaves at least this of the light
-COLOUR, FLAT, GROW = 1.5, 0.03, 9
-FEET = 0.2
+DARKEST, LIGHTEST = 0.35, 0.98  # of the light is left in a shadow
+COLOUR = 1.0  # noises by which the colour of a shadow is off
+FLAT = 0.04  # how much the light in a full shadow varies from pixel to pixel
+HALF = 9  # pixels around a full shadow and its half shadow, together
+FEET = 0.12  # share of a body, at its lower end, that may be a shadow
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 RESTLESS = 10.0  # levels of noise above which a pixel changes
 MOVING = 0.3  # share of changing pixels from which on the camera moves
@@ -114,7 +116,7 @@ def _above_ground(lit: NDArray[np.uint8], differs: NDArray[np.uint8]) -> NDArray
     for left, top, width, height, _ in facts[1:]:
         body = slice(top, top + int((1 - FEET) * height)), slice(left, left + width)
         result[body] |= differs[body]
-    return cv2.morphologyEx(result, cv2.MORPH_OPEN, CROSS)
+    return np.asarray(cv2.morphologyEx(result, cv2.MORPH_OPEN, CROSS), np.uint8)
 
 
 def _shadow(frame: Array, image: Array, noise: Array) -> NDArray[np.bool_]:
@@ -129,22 +131,21 @@ def _shadow(frame: Array, image: Array, noise: Array) -> NDArray[np.bool_]:
     light = (frame * image).sum(axis=2) / power
     colour = frame - light[..., None] * image
     off = np.sqrt((colour * colour).sum(axis=2))
-    dark = (light > DARKEST) & (light < 0.98)
+    dark = (light > DARKEST) & (light < LIGHTEST)
     same = off < np.maximum(COLOUR * noise, 0.03 * np.sqrt(power) * light)
     mean = cv2.blur(light, (3, 3))
     spread = np.sqrt(np.maximum(cv2.blur(light * light, (3, 3)) - mean * mean, 0))
     core = dark & same & (spread < FLAT + 0.5 * noise / np.sqrt(power))
     core = cv2.morphologyEx(core.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     # Around it lies the half shadow, whose light changes fast.
-    around = cv2.dilate(core, np.ones((GROW, GROW), np.uint8)) > 0
+    around = cv2.dilate(core, np.ones((HALF, HALF), np.uint8)) > 0
     return around & dark & same
 
 
-def _joined(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _joined(mask: NDArray) -> NDArray:
     """Parts of one body made one: what is cut by a belt of the wall's colour grows together."""
     tall = max(3, len(mask) // 60)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((tall, 3), np.uint8))
-    return mask
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((tall, 3), np.uint8))
 
 
 def _filled(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -46,7 +46,8 @@ def frames_of(path: str | Path) -> Iterator[Image]:
     path = Path(path)
     with _opened(path) as (capture, first):
         promised = _facts(capture, first).frames
-        count, frame = 0, first
+        count = 0
+        frame: Image | None = first
         while frame is not None:
             if frame.shape != first.shape:
                 raise ValueError(
@@ -89,7 +90,10 @@ def _opened(path: Path) -> Iterator[tuple[cv2.VideoCapture, Image]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines that OpenCV and FFmpeg print about what the exception says."""
+    """Without the lines that OpenCV and FFmpeg print about what the exception says.
+
+    FFmpeg takes its level with the first video of a process, so it listens only then.
+    """
     level = cv2.utils.logging.getLogLevel()
     wish = os.environ.get(FFMPEG_LOG)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
