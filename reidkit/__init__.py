@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from reidkit.engine import fit
     from reidkit.evaluation import evaluate, evaluate_arrays, find_hits, rerank
     from reidkit.losses import RankedListLoss
-    from reidkit.models import ReIDModel, SetPooling, load_model
+    from reidkit.models import GaitSet, ReIDModel, SetPooling, load_model
     from reidkit.types import (
         Benchmark,
         EvalProtocol,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RankedListLoss",
+    "GaitSet",
     "ReIDModel",
     "SetPooling",
     "Sample",
@@ -48,7 +49,7 @@ _HOMES = {
     "reidkit.engine": ("fit",),
     "reidkit.evaluation": ("evaluate", "evaluate_arrays", "find_hits", "rerank"),
     "reidkit.losses": ("RankedListLoss",),
-    "reidkit.models": ("ReIDModel", "SetPooling", "load_model"),
+    "reidkit.models": ("GaitSet", "ReIDModel", "SetPooling", "load_model"),
     "reidkit.types": ("Benchmark", "EvalProtocol", "Features", "Hits", "Sample", "Scores"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

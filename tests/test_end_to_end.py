@@ -65,7 +65,10 @@ def test_a_run_folder_holds_what_is_promised(trained):
     assert card["preprocessing"]["size"] == [64, 32]
 
 
-@pytest.mark.parametrize("name", ["osnet_parts", "timm_triplet"])
+OTHERS = ("osnet_parts", "timm_triplet", "gaitset", "gait_resnet", "tracklets")
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_every_other_smoke_config_trains_and_evaluates(call, tmp_path, name):
     code, out, error = call("train", SMOKE / f"{name}.yaml", "--out", tmp_path / "run")
     assert code == 0, error
@@ -74,11 +77,7 @@ def test_every_other_smoke_config_trains_and_evaluates(call, tmp_path, name):
 
 
 def test_no_smoke_config_is_forgotten():
-    assert {path.stem for path in SMOKE.glob("*.yaml")} == {
-        "resnet_ranked_list",
-        "osnet_parts",
-        "timm_triplet",
-    }
+    assert {path.stem for path in SMOKE.glob("*.yaml")} == {"resnet_ranked_list", *OTHERS}
 
 
 def test_evaluate_repeats_the_scores_of_the_run(call, trained, tmp_path):

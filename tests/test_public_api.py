@@ -6,7 +6,7 @@ import pytest
 import reidkit
 
 PROMISED = {
-    "RankedListLoss", "ReIDModel", "SetPooling",
+    "RankedListLoss", "GaitSet", "ReIDModel", "SetPooling",
     "Sample", "Benchmark", "EvalProtocol", "Features", "Hits", "Scores",
     "load_benchmark", "load_model", "extract",
     "evaluate", "evaluate_arrays", "find_hits", "rerank", "fit",

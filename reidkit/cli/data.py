@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,29 +110,82 @@ def pack(
 
 @data_app.command("synth")
 def synthesise(
-    out: Annotated[Path, typer.Argument(help="A new folder, written in Market-1501's layout.")],
-    train_identities: Annotated[int, typer.Option(min=2)] = 200,
-    test_identities: Annotated[int, typer.Option(min=2)] = 80,
-    cameras: Annotated[int, typer.Option(min=2)] = 5,
-    images: Annotated[int, typer.Option(min=1, help="Images of an identity in a camera.")] = 4,
+    out: Annotated[Path, typer.Argument(help="A new folder; with --layout video an .mp4 file.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="market1501 (pictures), mars (tracklets), casia_b (silhouettes of walks in 11 "
+            "views), or video (subjects of the casia_b world cross a scene)."
+        ),
+    ] = "market1501",
+    train_identities: Annotated[
+        int | None, typer.Option(min=1, help="By default what suits the layout.")
+    ] = None,
+    test_identities: Annotated[int | None, typer.Option(min=1)] = None,
+    cameras: Annotated[int | None, typer.Option(min=2)] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="market1501: images of an identity in a camera.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="mars, casia_b: frames of a sequence.")
+    ] = None,
+    pids: Annotated[
+        str, typer.Option(help="video: who crosses, such as 41,45; one after the other.")
+    ] = "",
     seed: int = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Render the synthetic world: procedural people seen by several cameras."""
+    """Render the synthetic world: procedural people, in the layouts of real benchmarks.
+
+    Examples: reidkit data synth datasets/market1501
+
+    reidkit data synth walk.mp4 --layout video --pids 41,45
+    """
+    numbers = {
+        "train_identities": train_identities,
+        "test_identities": test_identities,
+        "cameras": cameras,
+        "images": images,
+        "frames": frames,
+    }
+    people = {"train_identities", "test_identities"}
+    takes = {
+        "market1501": people | {"cameras", "images"},
+        "mars": people | {"cameras", "frames"},
+        "casia_b": people | {"frames"},
+        "video": set(),
+    }
+    if layout not in takes:
+        raise WrongCall(f"--layout {layout}: expected one of {', '.join(takes)}")
+    given: dict[str, Any] = {name: n for name, n in numbers.items() if n is not None}
+    for name in given:
+        if name not in takes[layout]:
+            raise WrongCall(f"--{name.replace('_', '-')} is not for --layout {layout}")
+    if (layout == "video") != bool(pids):
+        raise WrongCall("--pids belongs to --layout video, and is needed there")
     from reidkit.data import synthetic
 
     console = console_for(as_json)
-    with console.bar("render") as update:
-        synthetic.write_market(
-            out,
-            train_identities=train_identities,
-            test_identities=test_identities,
-            cameras=cameras,
-            images=images,
-            seed=seed,
-            progress=lambda done, total: update(done, total=total),
-        )
+    if layout == "video":
+        if not all(word.strip().isdigit() for word in pids.split(",")):
+            raise WrongCall(f"--pids {pids}: expected numbers with commas between, such as 41,45")
+        synthetic.write_video(out, pids=[int(word) for word in pids.split(",")], seed=seed)
+        told = f"{out}: {pids} walk by; the truth is in {out.with_suffix('.json')}"
+    else:
+        with console.bar("render") as update:
+
+            def progress(done: int, total: int) -> None:
+                update(done, total=total)
+
+            if layout == "market1501":
+                synthetic.write_market(out, seed=seed, progress=progress, **given)
+            elif layout == "mars":
+                synthetic.write_mars(out, seed=seed, progress=progress, **given)
+            else:
+                given = {name.replace("identities", "subjects"): n for name, n in given.items()}
+                synthetic.write_casia_b(out, seed=seed, progress=progress, **given)
+        told = f"{out}: {layout} layout; load it as benchmark {layout} with check: off"
     if as_json:
         print_json({"out": str(out)})
     else:
-        console.say(f"{out}: Market-1501 layout; load it as benchmark market1501 with check: off")
+        console.say(told)

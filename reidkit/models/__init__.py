@@ -3,12 +3,15 @@
 from reidkit.models.backbones import OSNet, ResNet, TimmBackbone
 from reidkit.models.base import EmbeddingModel
 from reidkit.models.build import COMPONENTS, MODEL_FACTS, build_model, model_faults
+from reidkit.models.gait_resnet import GaitResNet
 from reidkit.models.gaitset import GaitSet
+from reidkit.models.mixing import NonLocal, TemporalConv
 from reidkit.models.necks import BNNeck, IdentityNeck, LinearReduction
 from reidkit.models.pooling import AveragePool, GeMPool, MaxPool, PartPool
 from reidkit.models.pretrained import WeightsUnavailable
 from reidkit.models.registries import (
     BACKBONES,
+    MIXING,
     MODELS,
     NECKS,
     REDUCTIONS,
@@ -24,9 +27,12 @@ __all__ = [
     "EmbeddingModel",
     "ReIDModel",
     "GaitSet",
+    "GaitResNet",
     "ResNet",
     "OSNet",
     "TimmBackbone",
+    "NonLocal",
+    "TemporalConv",
     "AveragePool",
     "MaxPool",
     "GeMPool",
@@ -46,6 +52,7 @@ __all__ = [
     "WeightsUnavailable",
     "WeightsMismatch",
     "BACKBONES",
+    "MIXING",
     "SPATIAL",
     "TEMPORAL",
     "REDUCTIONS",

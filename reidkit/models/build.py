@@ -8,6 +8,7 @@ from torch import nn
 from reidkit.models.base import EmbeddingModel
 from reidkit.models.registries import (
     BACKBONES,
+    MIXING,
     MODELS,
     NECKS,
     REDUCTIONS,
@@ -22,6 +23,7 @@ from reidkit.types import Preprocessing
 # Which registry answers for a key, and what is learned at run time and so not set in a config.
 COMPONENTS: dict[str, tuple[Registry[nn.Module], frozenset[str]]] = {
     "backbone": (BACKBONES, frozenset({"size"})),
+    "mixing": (MIXING, frozenset({"in_dim"})),
     "spatial": (SPATIAL, frozenset()),
     "temporal": (TEMPORAL, frozenset({"in_dim"})),
     "reduction": (REDUCTIONS, frozenset({"in_dim", "parts"})),
@@ -35,6 +37,7 @@ Spec = Mapping[str, Any]
 @MODELS.register("reid")
 def reid(
     backbone: dict[str, Any],
+    mixing: dict[str, Any] | None = None,
     spatial: dict[str, Any] | None = None,
     temporal: dict[str, Any] | None = None,
     reduction: dict[str, Any] | None = None,
@@ -45,10 +48,12 @@ def reid(
     size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> ReIDModel:
-    """A ReIDModel of named components; average pooling, temporal mean and BNNeck where not said."""
+    """A ReIDModel of named components; average pooling, temporal mean and BNNeck where not said,
+    mixing and reduction only where said."""
     body = component("backbone", backbone, size=size)
     pool = component("spatial", spatial or {"name": "average"})
     dim, parts = whole_number(body, "out_channels"), whole_number(pool, "parts")
+    between = None if mixing is None else component("mixing", mixing, in_dim=dim)
     over_time = component("temporal", temporal or {"name": "mean"}, in_dim=dim)
     smaller = None
     if reduction is not None:
@@ -63,6 +68,7 @@ def reid(
         over_time,
         head,
         preprocessing,
+        mixing=between,
         reduction=smaller,
         channels_last=channels_last,
         flip_test=flip_test,

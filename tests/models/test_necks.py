@@ -56,6 +56,44 @@ def test_each_part_has_a_norm_and_a_classifier_of_its_own():
     assert torch.equal(neck(moved)[1][:, :2], logits[:, :2])
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_cosine_logits_are_the_scale_times_a_cosine_for_each_part(parts):
+    neck = BNNeck(4, parts, num_classes=5, cosine=True, scale=8.0)
+    feature, logits = neck(vectors(6, parts, 4))
+    for b in range(6):
+        for part in range(parts):
+            for label in range(5):
+                a, w = feature[b, part], neck.classifier.weight[part, label]
+                assert_close(logits[b, part, label], 8 * (a @ w) / (a.norm() * w.norm()))
+
+
+def test_cosine_classifies_by_direction_alone():
+    neck = BNNeck(4, 2, num_classes=5, cosine=True).eval()
+    x = vectors(6, 2, 4)
+    feature, logits = neck(x)
+    assert logits.abs().max() <= 16 * (1 + 1e-6)
+    assert_close(neck(3 * x)[1], logits)
+    neck.classifier.weight.data *= 7
+    assert_close(neck(x)[1], logits)
+    assert neck(torch.zeros(1, 2, 4))[1].isfinite().all()
+    assert torch.equal(feature, neck.norm(x))
+
+
+def test_cosine_changes_neither_the_states_keys_nor_the_default():
+    plain, cosine = BNNeck(64, 2, 100), BNNeck(64, 2, 100, cosine=True)
+    shapes = [{k: v.shape for k, v in neck.state_dict().items()} for neck in (plain, cosine)]
+    assert shapes[0] == shapes[1] and not plain.cosine
+    assert cosine.classifier.weight.norm(dim=-1).mean().item() == pytest.approx(1, rel=0.05)
+    plain.load_state_dict(cosine.state_dict())
+    assert BNNeck(64, 2, None, cosine=True)(vectors(3, 2, 64))[1] is None
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ValueError, match=r"scale .*: expected a finite number above 0"):
+        BNNeck(4, num_classes=3, cosine=True, scale=scale)
+
+
 def test_synchronised_batch_norm_can_take_the_norms_place():
     neck = nn.SyncBatchNorm.convert_sync_batchnorm(BNNeck(4, parts=3, num_classes=5)).eval()
     assert isinstance(neck.norm.norm, nn.SyncBatchNorm)

@@ -202,7 +202,8 @@ def read_side(
             continue
         prefix = f"{pid:04d}C{camid + 1}"
         chunk = names[start:stop]
-        if astray := next((name for name in chunk if not fits(name, prefix)), None):
+        astray = next((name for name in chunk if not fits(name, prefix)), None)
+        if astray is not None:
             faults[row] = f"pid {pid}, camera {camid + 1}, but it holds {astray!r}"
             continue
         place = f"{folder}/bbox_{split}/{pid:04d}/"

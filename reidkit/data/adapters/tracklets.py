@@ -1,19 +1,19 @@
 """What the readers of video benchmarks share: MATLAB's tables, and sets of two cameras."""
 
+import math
 import os
 import re
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from reidkit.data.benchmarks import Finding, Reading, examples, is_image
 from reidkit.types import EvalProtocol, Sample
@@ -22,11 +22,12 @@ Integers = NDArray[np.int64]
 SPLITS = 10
 PROTOCOL = EvalProtocol("same_camera", ("rank-1", "rank-5", "rank-10", "rank-20", "mAP"))
 UNPACK = "Unpack the original archive again."
-# What `loadmat` was seen to raise on cut and altered files.
-_UNREADABLE = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
-    *(OSError, EOFError, MemoryError, OverflowError, MatReadError, struct.error, zlib.error),
-)
+# MATLAB's level 5 file format: 128 bytes, then elements of these types.
+_HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
+_TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
+_TYPES |= {12: "<i8", 13: "<u8"}
+_NUMERIC, _COMPLEX = range(6, 16), 1 << 11  # classes of arrays, and a flag beside the class
+_LARGEST = 1 << 28  # bytes of a table unpacked
 
 
 class People(NamedTuple):
@@ -75,27 +76,71 @@ def read_mat(path: Path, key: str) -> Integers:
 
 
 def find_in_mat(path: Path, key: str) -> Integers | None:
-    """As `read_mat`, but None where the file has no such key."""
+    """As `read_mat`, but None where the file has no such key.
+
+    Read here and not by scipy, which crashes the process on some damaged files.
+    """
     try:
-        found = loadmat(path, variable_names=[key])
-    except _UNREADABLE as error:
+        values = _variable(path.read_bytes(), key)
+    except (ValueError, struct.error, zlib.error) as error:
         raise ValueError(
-            f"{path} cannot be read as a MATLAB file ({error or type(error).__name__}); "
-            "expected version 7 or older, so get the original file again"
+            f"{path} cannot be read as a MATLAB file ({error}); expected version 5 to 7.2, so get "
+            "the original file again"
         ) from error
-    if key not in found:
+    if values is None:
         return None
-    values = found[key]
-    numeric = isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and values.ndim == 2
-    if not numeric or not values.size or not np.array_equal(values, np.floor(values)):
-        what = getattr(values, "dtype", type(values).__name__)
+    whole = values.size and np.isfinite(values).all() and (values == np.floor(values)).all()
+    if values.ndim != 2 or not whole or np.abs(values.astype(np.float64)).max() >= 2**31:
         raise ValueError(
-            f"{path}: {key!r} is {what} of shape {np.shape(values)}, expected a table of whole "
-            "numbers"
+            f"{path}: {key!r} has shape {values.shape}, expected a table of whole numbers below "
+            "2^31; get the original file again"
         )
-    if np.abs(values.astype(np.float64)).max() > np.iinfo(np.int32).max:
-        raise ValueError(f"{path}: {key!r} holds numbers beyond 32 bits; get the original again")
     return values.astype(np.int64)
+
+
+def _variable(data: bytes, key: str) -> NDArray[Any] | None:
+    """The numbers of one variable of a MATLAB file; ValueError where it is damaged."""
+    if data[_HEADER - 4 : _HEADER] != b"\x00\x01IM":
+        raise ValueError("it does not begin as one")
+    for kind, content in _elements(data[_HEADER:]):
+        if kind == _COMPRESSED:
+            inflate = zlib.decompressobj()
+            content = inflate.decompress(content, _LARGEST)
+            if not inflate.eof:
+                raise ValueError("a compressed part is cut short or too large")
+            kind, content = next(_elements(content), (0, b""))
+        if kind != _MATRIX:
+            continue
+        parts = list(islice(_elements(content), 4))
+        if len(parts) < 3 or parts[2][1] != key.encode():
+            continue
+        flags, shape = (np.frombuffer(part, "<i4") for _, part in parts[:2])
+        numeric = len(flags) > 0 and flags[0] & 0xFF in _NUMERIC and not flags[0] & _COMPLEX
+        if not numeric or len(parts) < 4 or parts[3][0] not in _TYPES:
+            raise ValueError(f"{key!r} is no table of real numbers")
+        values = np.frombuffer(parts[3][1], _TYPES[parts[3][0]])
+        if (shape < 0).any() or math.prod(shape.tolist()) != len(values):
+            raise ValueError(f"{len(values):,} numbers do not fit the shape {shape.tolist()}")
+        return values.reshape(shape.tolist(), order="F")
+    return None
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The elements (type, content) of a stretch of a MATLAB file, one after the other."""
+    place = 0
+    while place < len(data):
+        kind, size = struct.unpack_from("<II", data, place)
+        place += 8
+        small = kind >> 16  # the size of one that lies in the second half of its own tag
+        if small:
+            kind, content = kind & 0xFFFF, data[place - 4 : place][:small]
+            size = small
+        else:
+            content = data[place : place + size]
+            place += size + (0 if kind == _COMPRESSED else -size % 8)
+        if len(content) < size:
+            raise ValueError("it is cut short")
+        yield kind, content
 
 
 def check_split(name: str, split: int) -> None:

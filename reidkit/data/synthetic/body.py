@@ -58,7 +58,9 @@ class Body:
 
         def part(ratio: float, spread: float = 0.035) -> float:
             most = 0.12 * variety
-            return height * ratio * float(np.clip(rng.normal(1, spread * variety), 1 - most, 1 + most))
+            return (
+                height * ratio * float(np.clip(rng.normal(1, spread * variety), 1 - most, 1 + most))
+            )
 
         girth = float(np.clip(rng.normal(1.0, 0.14), 0.76, 1.38))
         return cls(

@@ -125,9 +125,7 @@ def write_casia_b_store(
                 aligned = [body for mask in seen.masks if (body := align(mask)) is not None]
                 camid = VIEWS.index(seen.view)
                 frames_ = np.stack(aligned)
-                writer.add(
-                    seen.subject, seen.walk, seen.view, frames_, camid=camid, source=source
-                )
+                writer.add(seen.subject, seen.walk, seen.view, frames_, camid=camid, source=source)
             if progress is not None:
                 progress(done, total)
 

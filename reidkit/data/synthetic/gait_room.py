@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.data.synthetic.body import JOINT, Array
+from reidkit.data.synthetic.body import Array
 from reidkit.data.synthetic.camera import Camera
 from reidkit.data.synthetic.outfit import Outfit
 from reidkit.data.synthetic.surfaces import surfaces

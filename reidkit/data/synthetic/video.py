@@ -16,6 +16,7 @@ from reidkit.data.synthetic.camera import Camera
 from reidkit.data.synthetic.clothes import Image
 from reidkit.data.synthetic.render import Box, Place, Seen, render, see
 from reidkit.data.synthetic.walker import Walker
+from reidkit.files import write_atomically
 
 EMPTY = 1.0  # seconds of the empty scene at the beginning, and between two who walk alone
 BEYOND = 0.7  # metres outside the picture at which a walk begins and ends
@@ -50,9 +51,9 @@ def write_video(
     """Write the video `out` (.mp4) of the subjects `pids`, and the truth beside it as `.json`.
 
     The first second shows the empty scene. Then the subjects cross one after the other in their
-    order, or `together` with short gaps, the fastest in front. All go to the left, as in view 090; with
-    `both_ways` every second one to the right. The truth says for each who it was, when (seconds and
-    frames) and where (boxes). The same arguments give the same pictures.
+    order, or `together` with short gaps, the fastest in front. All go to the left, as in view 090;
+    with `both_ways` every second one to the right. The truth says for each who it was, when
+    (seconds and frames) and where (boxes). The same arguments give the same pictures.
 
     Args:
         out: a name that ends in .mp4; what was there is replaced.
@@ -100,7 +101,7 @@ def write_video(
         "seed": seed,
         "crossings": [_plain(crossing) for crossing in crossings],
     }
-    out.with_suffix(".json").write_text(json.dumps(truth, indent=1))
+    write_atomically(out.with_suffix(".json"), json.dumps(truth, indent=1).encode())
 
 
 def schedule(

@@ -13,12 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from reidkit.data.video.boxes import (
+    Boxes,
+    centre,
+    overlapping,
+    overlaps,
+    shares,
+    shows_all,
+    stack,
+    touches_border,
+)
 from reidkit.data.video.masks import Box, PersonMask
 
 ALONE = 0.75  # overlap from which on one expected box explains a detection
 TOGETHER = 0.3  # share of an expected box in another from which on they stand in one place
 SIDES = 25  # boxes whose median is the size of a person: a step or two
-Boxes = NDArray[np.float64]
+SIDES = 25  # boxes whose median is the size of a person: a step or two
+WHOLE = 3  # boxes inside the picture from which on a track is somebody, not a foot at the border
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,8 @@ class TrackRules:
     Args:
         least_overlap: intersection over union of expected and found box.
         max_gap: frames a track may miss.
+        merge_gap: the same after people stood before each other: longer, and they did not walk
+            straight on, so that anybody may be who is found next.
         max_merge: frames two people may stand before each other.
         min_length: shorter tracks are noise and left out.
         touching: share of the smaller box that lies in another, from which on they overlap.
@@ -39,8 +52,9 @@ class TrackRules:
 
     least_overlap: float = 0.25
     max_gap: int = 8
+    merge_gap: int = 2
     max_merge: int = 30
-    min_length: int = 3
+    min_length: int = 5
     touching: float = 0.1
     covered: float = 0.6
     unclear: float = 0.15
@@ -74,13 +88,15 @@ class Track:
 class _Live:
     """A track that goes on, and what is needed to expect its next box."""
 
-    def __init__(self, rules: TrackRules) -> None:
+    def __init__(self, number: int, rules: TrackRules) -> None:
+        self.number = number
         self.track = Track()
         self.rules = rules
         self.clean: list[tuple[int, Box]] = []  # the last boxes that showed this person alone
         self.sides: list[tuple[int, int]] = []  # width and height of its last whole boxes
         self.merged = 0  # frames since the person stood apart
-        self.partners: set[int] = set()  # ids of the tracks it is or was merged with
+        self.blob: Box | None = None  # the last box it shared
+        self.partners: set[int] = set()  # numbers of the tracks it shared it with
 
     def expected(self, frame: int) -> Boxes:
         """The box (4,) at `frame`, of the size of the last one."""
@@ -89,7 +105,7 @@ class _Live:
         found = np.array(box, float)
         if last == first:
             return found
-        moved = _centre(found) - _centre(np.array(earlier, float))
+        moved = centre(found) - centre(np.array(earlier, float))
         return found + np.tile(moved / (last - first), 2) * (frame - last)
 
     def grown(self, box: Box) -> bool:
@@ -116,7 +132,17 @@ class _Live:
             self.sides = [*self.sides[1 - SIDES :], (right - left, bottom - top)]
         self.clean = [*self.clean[1 - self.rules.memory :], (frame, person.box)]
         self.merged = 0
+        self.blob = None
         self.partners = set()
+
+    def share(
+        self, frame: int, person: PersonMask, border: bool, others: Iterable["_Live"]
+    ) -> None:
+        """Stand before or behind others in one box."""
+        self.add(frame, person, border, True)
+        self.merged += 1
+        self.blob = person.box
+        self.partners |= {other.number for other in others if other is not self}
 
 
 class Tracker:
@@ -127,13 +153,14 @@ class Tracker:
         self.rules = rules
         self._live: list[_Live] = []
         self._frame = -1
+        self._begun = 0
 
     def update(self, persons: Sequence[PersonMask]) -> list[Track]:
         """Take the persons of the next frame, and give the tracks that ended before it."""
         self._frame += 1
         frame, rules = self._frame, self.rules
         live = self._live
-        found = _stack([person.box for person in persons])
+        found = stack([person.box for person in persons])
         expected = np.stack([one.expected(frame) for one in live]) if live else np.empty((0, 4))
         border = [touches_border(person.box, self.size) for person in persons]
         crowded = overlapping(found, rules.touching)
@@ -143,9 +170,8 @@ class Tracker:
         pairs, unclear = self._match(alone, free, expected, found)
         for place, group in merges.items():
             for one in group:
-                live[one].add(frame, persons[place], border[place], shared=True)
-                live[one].merged += 1
-                live[one].partners |= {id(live[other]) for other in group if other != one}
+                others = [live[other] for other in group]
+                live[one].share(frame, persons[place], border[place], others)
         for one, place in pairs:
             live[one].see(frame, persons[place], border[place], crowded[place])
         taken = {place for _, place in pairs}
@@ -153,13 +179,13 @@ class Tracker:
             one
             for i, one in enumerate(live)
             if i in unclear
-            or one.merged > rules.max_merge
-            or frame - one.track.frames[-1] > rules.max_gap
+            or frame - one.track.frames[-1] > (rules.merge_gap if one.merged else rules.max_gap)
         ]
         self._live = [one for one in live if one not in ended]
         for place in free:
             if place not in taken:
-                new = _Live(rules)
+                new = _Live(self._begun, rules)
+                self._begun += 1
                 new.see(frame, persons[place], border[place], crowded[place])
                 self._live.append(new)
         return self._long([one.track for one in ended])
@@ -179,15 +205,23 @@ class Tracker:
             return {}
         inside = shares(expected, found)  # (tracks, detections), of the expected box
         best = overlaps(expected, found).argmax(axis=1)
+        place_of = {
+            i: int(best[i])
+            for i, one in enumerate(self._live)
+            if len(one.sides) >= WHOLE and inside[i, best[i]] >= self.rules.covered
+        }
+        # Whoever is in a box with others stays there until it parts, wherever it was expected.
+        for i, one in enumerate(self._live):
+            if one.blob is not None:
+                parts = np.flatnonzero(shares(found, stack([one.blob]))[:, 0] >= 0.5)
+                place_of.pop(i, None)
+                if len(parts) == 1:
+                    place_of[i] = int(parts[0])
         merges = {}
-        for place in range(len(found)):
-            group = [
-                one
-                for one in range(len(expected))
-                if best[one] == place and inside[one, place] >= self.rules.covered
-            ]
-            if len(group) > 1 and _shows_all(expected[group], found[place]):
-                merges[place] = group
+        for place in sorted(set(place_of.values())):
+            group = [i for i, other in place_of.items() if other == place]
+            if len(group) > 1 and shows_all(expected[group], found[place]):
+                merges[place] = sorted(group)
         return merges
 
     def _match(
@@ -200,21 +234,22 @@ class Tracker:
         overlap = overlaps(expected[tracks], found[free])
         usable = np.where(overlap >= self.rules.least_overlap, overlap, 0)
         rows, columns = linear_sum_assignment(usable, maximize=True)
-        pairs, unclear = [], set()
+        pairs: list[tuple[int, int]] = []
+        unclear: set[int] = set()
         for row, column in zip(rows, columns, strict=True):
             if usable[row, column] <= 0:
                 continue
             one = self._live[tracks[row]]
             rivals = [
-                overlap[other, column]
-                for other in range(len(tracks))
-                if id(self._live[tracks[other]]) in one.partners
+                i for i, other in enumerate(tracks) if self._live[other].number in one.partners
             ]
-            if rivals and max(rivals) > overlap[row, column] - self.rules.unclear:
-                unclear.add(tracks[row])
+            margin = overlap[row, column] - overlap[rivals, column].max(initial=0)
+            long = one.merged > self.rules.max_merge
+            if one.partners and (long or margin < self.rules.unclear):
+                unclear |= {tracks[row], *(tracks[rival] for rival in rivals)}
             else:
                 pairs.append((tracks[row], free[column]))
-        return pairs, unclear
+        return [pair for pair in pairs if pair[0] not in unclear], unclear
 
 
 def track(
@@ -234,56 +269,3 @@ def track(
 def first_seen(track: Track) -> tuple[int, Box]:
     """Frame and box at which a track begins, to sort by."""
     return track.frames[0], track.boxes[0]
-
-
-def touches_border(box: Box, size: tuple[int, int]) -> bool:
-    """Whether a box reaches the outermost pixels of a picture of this height and width."""
-    height, width = size
-    left, top, right, bottom = box
-    return left <= 0 or top <= 0 or right >= width or bottom >= height
-
-
-def overlaps(a: Boxes, b: Boxes) -> Boxes:
-    """Intersection over union (A, B) of boxes (A, 4) and (B, 4)."""
-    common = _common(a, b)
-    union = _area(a)[:, None] + _area(b)[None] - common
-    return common / np.maximum(union, 1e-9)
-
-
-def shares(a: Boxes, b: Boxes) -> Boxes:
-    """Share (A, B) of each box of a that lies in each of b."""
-    return _common(a, b) / np.maximum(_area(a)[:, None], 1e-9)
-
-
-def overlapping(boxes: Boxes, touching: float) -> list[bool]:
-    """Of each box, whether it and another share more than `touching` of the smaller one."""
-    common = np.maximum(shares(boxes, boxes), shares(boxes, boxes).T)
-    np.fill_diagonal(common, 0)
-    return [bool(row.any()) for row in common > touching]
-
-
-def _shows_all(expected: Boxes, box: Boxes) -> bool:
-    """Whether a detection shows all who are expected in it: none explains it alone, or they stand
-    in one place. Else the others are gone."""
-    alone = overlaps(expected, box[None]).max()
-    together = shares(expected, expected)
-    np.fill_diagonal(together, 1)
-    return bool(alone < ALONE or together.min() > TOGETHER)
-
-
-def _common(a: Boxes, b: Boxes) -> Boxes:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.prod(np.maximum(high - low, 0), axis=2)
-
-
-def _area(boxes: Boxes) -> Boxes:
-    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-
-
-def _centre(box: Boxes) -> Boxes:
-    return (box[:2] + box[2:]) / 2
-
-
-def _stack(boxes: Sequence[Box]) -> Boxes:
-    return np.array(boxes, float).reshape(-1, 4)

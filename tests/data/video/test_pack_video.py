@@ -17,7 +17,7 @@ RED, WHITE = (30, 30, 210), (240, 240, 240)
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     """A film of two walkers on separate ways, and the truth of each."""
-    pictures, truths = film([(-30, 4, 150, 70, RED), (200, -2.5, 78, 70, WHITE)], frames=70)
+    pictures, truths = film([(-30, 4, 150, 70, RED), (210, -2.2, 68, 60, WHITE)], frames=70)
     path = write_film(tmp_path_factory.mktemp("street") / "walk.mp4", pictures)
     return path, np.array(truths)
 

@@ -1,15 +1,9 @@
 import numpy as np
 import pytest
 
+from reidkit.data.video.boxes import overlapping, overlaps, shares, touches_border
 from reidkit.data.video.masks import PersonMask, persons_in
-from reidkit.data.video.tracking import (
-    TrackRules,
-    overlapping,
-    overlaps,
-    shares,
-    touches_border,
-    track,
-)
+from reidkit.data.video.tracking import TrackRules, track
 
 SIZE = (200, 400)
 
@@ -108,9 +102,9 @@ def test_a_gap_is_bridged_up_to_the_rule_and_not_beyond():
 
 
 def test_a_track_shorter_than_the_rule_is_left_out():
-    frames = [[person(50)]] * 2 + [[]] * 20
-    assert track(frames, SIZE, TrackRules(min_length=3)) == []
-    assert len(track(frames, SIZE, TrackRules(min_length=2))) == 1
+    frames = [[person(50)]] * 4 + [[]] * 20
+    assert track(frames, SIZE, TrackRules(min_length=5)) == []
+    assert len(track(frames, SIZE, TrackRules(min_length=4))) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,8 +113,8 @@ def test_a_track_shorter_than_the_rule_is_left_out():
 def test_boxes_at_the_border_are_marked(box):
     assert touches_border(box, SIZE)
     mask = np.full((box[3] - box[1], box[2] - box[0]), 255, np.uint8)
-    (found,) = track([[PersonMask(box, mask)]] * 4, SIZE)
-    assert found.border == [True] * 4
+    (found,) = track([[PersonMask(box, mask)]] * 5, SIZE)
+    assert found.border == [True] * 5
 
 
 def test_a_box_one_pixel_inside_does_not_touch_the_border():
@@ -154,3 +148,26 @@ def test_parts_of_a_mask_are_persons_unless_small_or_lying():
     assert second.box == (120, 20, 140, 100)
     assert not second.mask[40:43].any() and second.mask.dtype == np.uint8
     assert persons_in(np.zeros((50, 50), np.uint8)) == []
+
+
+def test_a_foot_that_enters_before_the_body_is_no_second_person():
+    frames = []
+    for t in range(30):
+        body = person(-10 + 3 * t) if t >= 4 else None
+        foot = PersonMask((0, 100, 4 + 3 * t, 110), np.full((10, 4 + 3 * t), 255, np.uint8))
+        frames.append(
+            [foot]
+            if body is None
+            else [PersonMask((max(0, body.box[0]), *body.box[1:]), body.mask)]
+        )
+    found = track(frames, SIZE)
+    assert sum(not any(one.shared) and len(one) > 20 for one in found) == 1
+
+
+def test_three_people_who_stand_together_for_long_come_out_as_new_tracks():
+    frames = [[person(40 + 4 * t), person(340 - 4 * t), person(190)] for t in range(30)]
+    frames += [[person(150, 50, 80)] for _ in range(60)]
+    frames += [[person(150 - 4 * t), person(200 + 4 * t), person(180, 120)] for t in range(1, 20)]
+    for found in track(frames, SIZE):
+        apart = [t for t, shared in zip(found.frames, found.shared, strict=True) if not shared]
+        assert not (min(apart) < 30 and max(apart) >= 90)
