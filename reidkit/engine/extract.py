@@ -20,8 +20,8 @@ def extract(
     """Features of all samples, stored by the batches' `index`, whatever the loader's order.
 
     Several parts are each normalised before they are joined, so that all weigh the same under
-    cosine; not those of a model whose `unit_parts` is False. The model's mode is put back afterwards. Raises ValueError when a sample is missing or a
-    feature is not finite.
+    cosine; not those of a model whose `unit_parts` is False. The model's mode is put back
+    afterwards. Raises ValueError when a sample is missing or a feature is not finite.
     """
     was_training = model.training
     model.eval()
