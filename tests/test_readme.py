@@ -88,3 +88,25 @@ def test_the_arrays_and_the_commands_for_judging_work_as_written(desk, monkeypat
 def test_every_config_that_the_readme_names_is_there():
     named = re.findall(r"configs/\w+/\w+\.yaml", README)
     assert named and all((ROOT / path).is_file() for path in named)
+
+
+def test_from_a_video_to_a_name_works_as_written(desk, monkeypatch, capsys):
+    """On a tiny world; the README's own takes minutes."""
+    small = "{name: synthetic_casia_b, args: {train_subjects: 3, test_subjects: 2, frames: 5, views: 3}}"
+    quick = f" 'data.train=[{small}]' 'data.test=[{small}]' optim.epochs=1 evaluate.every=0"
+    quick += " data.batch={identities:\\ 3,instances:\\ 2,frames:\\ 3}".replace("\\ ", "")
+    quick += " 'model.channels=[4,4,8]' model.dim=8 evaluate.pictures=0"
+    first = SHELL.index("reidkit train configs/synthetic/gaitset.yaml")
+    last = SHELL.index("reidkit search runs/gaitset walk --gallery people.npz")
+    lines = [line for line in SHELL[first : last + 1] if line]
+    assert [line.split()[1] for line in lines] == [
+        "train", "train", "extract", "data", "data", "search",
+    ]  # fmt: skip
+    for line in lines:
+        if " train " in line:
+            line += quick
+        if "synthetic_casia_b:gallery" in line:
+            (world,) = (desk / "datasets").glob("synthetic_casia_b-*")
+            line = line.replace("synthetic_casia_b:gallery", str(world))
+        call(monkeypatch, line.replace("--pids 51", "--pids 5"))
+    assert "walk track-001: id " in capsys.readouterr().out

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from reidkit.files import write_atomically
-
 
 class Track(NamedTuple):
     """One tracklet: `pid` as MARS writes it (-1 junk, 0 distractors), `camid` from 0, and the names
@@ -48,7 +46,7 @@ def write_mars_info(
     info.mkdir(parents=True, exist_ok=True)
     for split, tracks in (("train", train), ("test", test)):
         names = "".join(f"{name}\n" for track in tracks for name in track.names)
-        write_atomically(info / f"{split}_name.txt", names.encode())
+        (info / f"{split}_name.txt").write_bytes(names.encode())
         savemat(info / f"tracks_{split}_info.mat", {f"track_{split}_info": table(tracks)})
     savemat(info / "query_IDX.mat", {"query_IDX": numbers(query)})
 

@@ -95,11 +95,16 @@ def foreground(frame: Image, scene: Background) -> NDArray[np.uint8]:
     smooth = cv2.GaussianBlur(frame, (3, 3), 0).astype(np.float32)
     image = cv2.GaussianBlur(scene.image, (3, 3), 0) * _gain(frame, scene.image)
     difference = smooth - image
-    far = np.sqrt((difference * difference).sum(axis=2)) / scene.noise
+    far = np.sqrt(_total(difference * difference)) / scene.noise
     differs = _mask(far > LIKELY)
     lit = cv2.bitwise_and(differs, cv2.bitwise_not(_mask(_shadow(smooth, image, scene.noise))))
     lit = _with_core(_joined(cv2.morphologyEx(lit, cv2.MORPH_OPEN, CROSS)), far > SURE)
     return _filled(_above_ground(lit, differs))
+
+
+def _total(picture: Array) -> Array:
+    """Sum (H, W) over the channels of (H, W, 3); some ten times faster than numpy's."""
+    return np.asarray(cv2.transform(picture, np.ones((1, 3), np.float32)), np.float32)
 
 
 def _mask(truth: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -127,10 +132,10 @@ def _shadow(frame: Array, image: Array, noise: Array) -> NDArray[np.bool_]:
     Jacques et al., Background Subtraction and Shadow Detection in Grayscale Video Sequences,
     SIBGRAPI 2005: in a shadow the brightness distortion is the same all around.
     """
-    power = np.maximum((image * image).sum(axis=2), 1.0)
-    light = (frame * image).sum(axis=2) / power
+    power = np.maximum(_total(image * image), 1.0)
+    light = _total(frame * image) / power
     colour = frame - light[..., None] * image
-    off = np.sqrt((colour * colour).sum(axis=2))
+    off = np.sqrt(_total(colour * colour))
     dark = (light > DARKEST) & (light < LIGHTEST)
     same = off < np.maximum(COLOUR * noise, 0.03 * np.sqrt(power) * light)
     mean = cv2.blur(light, (3, 3))
@@ -160,7 +165,7 @@ def _with_core(mask: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.u
     """Parts of the mask of which at least a tenth is sure."""
     count, labels = cv2.connectedComponents(mask, connectivity=8)
     areas = np.bincount(labels.ravel(), minlength=count)
-    cores = np.bincount(labels.ravel(), weights=sure.ravel(), minlength=count)
+    cores = np.bincount(labels[sure], minlength=count)
     kept = cores >= 0.1 * areas
     kept[0] = False
     return np.where(kept[labels], np.uint8(255), np.uint8(0))

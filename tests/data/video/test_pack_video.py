@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -222,3 +223,20 @@ def test_people_who_overlap_for_a_while_lose_these_frames(street, tmp_path):
     for sequence in report.sequences:
         assert "two people in" in sequence.why
         assert 40 < sequence.length < 60
+
+
+def test_each_who_crosses_the_synthetic_street_is_one_good_tracklet(tmp_path):
+    from reidkit.data.synthetic.video import write_video
+
+    path = tmp_path / "street.mp4"
+    write_video(path, pids=[1, 2], seed=0, both_ways=True)
+    truth = json.loads(path.with_suffix(".json").read_text())
+    report = pack_video(path, tmp_path / "out")
+    assert [s.verdict for s in report.sequences] == ["good", "good"]
+    for sequence, crossing in zip(report.sequences, truth["crossings"], strict=True):
+        height, width = truth["size"]
+        inside = sum(
+            left > 0 and top > 0 and right < width and bottom < height
+            for left, top, right, bottom in crossing["boxes"].values()
+        )
+        assert abs(sequence.length - inside) <= 4
