@@ -92,9 +92,10 @@ def test_every_config_that_the_readme_names_is_there():
 
 def test_from_a_video_to_a_name_works_as_written(desk, monkeypatch, capsys):
     """On a tiny world; the README's own takes minutes."""
-    small = "{name: synthetic_casia_b, args: {train_subjects: 3, test_subjects: 2, frames: 5, views: 3}}"
+    people = "{train_subjects: 3, test_subjects: 2, frames: 5, views: 3}"
+    small = f"{{name: synthetic_casia_b, args: {people}}}"
     quick = f" 'data.train=[{small}]' 'data.test=[{small}]' optim.epochs=1 evaluate.every=0"
-    quick += " data.batch={identities:\\ 3,instances:\\ 2,frames:\\ 3}".replace("\\ ", "")
+    quick += " 'data.batch={identities: 3, instances: 2, frames: 3}'"
     quick += " 'model.channels=[4,4,8]' model.dim=8 evaluate.pictures=0"
     first = SHELL.index("reidkit train configs/synthetic/gaitset.yaml")
     last = SHELL.index("reidkit search runs/gaitset walk --gallery people.npz")

@@ -55,6 +55,9 @@ def pack(
         ),
     ] = "background",
     subject: Annotated[str, typer.Option(help="For a video: who walks, if known.")] = "",
+    person: Annotated[
+        int | None, typer.Option(help="For a video: the class of persons in an ONNX model.")
+    ] = None,
     view: Annotated[str, typer.Option(help="For a video: the view in degrees, if known.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -71,8 +74,10 @@ def pack(
         raise WrongCall(f"--bits {bits}: expected 8 or 1")
     if source.is_file() and (layout != "auto" or clean):
         raise WrongCall("--layout and --clean are for a folder of silhouettes, not for a video")
-    if not source.is_file() and (segmenter != "background" or subject or view):
-        raise WrongCall("--segmenter, --subject and --view are for a video file")
+    if not source.is_file() and (
+        segmenter != "background" or subject or view or person is not None
+    ):
+        raise WrongCall("--segmenter, --subject, --person and --view are for a video file")
     from reidkit.data.silhouettes.pack import pack_silhouettes
     from reidkit.data.video import pack_video
 
@@ -89,6 +94,7 @@ def pack(
                 segmenter=segmenter,
                 subject=subject,
                 view=view,
+                person=person,
                 bits=bits,
                 progress=progress,
             )

@@ -608,8 +608,8 @@ def walkers(tmp_path):
 def test_the_first_half_trains_and_the_first_conditions_answer(walkers):
     benchmark = load_benchmark("silhouettes", walkers)
     assert (len(benchmark.train), len(benchmark.query), len(benchmark.gallery)) == (24, 12, 12)
-    assert {sample.pid for sample in benchmark.train} == {0, 1}
-    assert {sample.pid for sample in benchmark.query} == {2, 3}
+    assert {sample.pid for sample in benchmark.train} == {1, 2}
+    assert {sample.pid for sample in benchmark.query} == {3, 4}
     assert {sample.condition for sample in benchmark.gallery} == {"1", "2"}
     assert {sample.condition for sample in benchmark.query} == {"3", "4"}
     assert dict(benchmark.protocol.groups) == {"all": ("3", "4")}
@@ -623,8 +623,8 @@ def test_the_first_half_trains_and_the_first_conditions_answer(walkers):
 def test_subjects_and_conditions_may_be_named(walkers):
     args = {"train": ["hy"], "gallery": ["4"], "probe": {"A": ["1"], "B": ["2", "3"]}}
     benchmark = load_benchmark("silhouettes", walkers, **args)
-    assert {sample.pid for sample in benchmark.train} == {1}
-    assert {sample.pid for sample in benchmark.query} == {0, 2, 3}
+    assert {sample.pid for sample in benchmark.train} == {2}
+    assert {sample.pid for sample in benchmark.query} == {1, 3, 4}
     assert {sample.condition for sample in benchmark.gallery} == {"4"}
     assert dict(benchmark.protocol.groups) == {"A": ("1",), "B": ("2", "3")}
 
@@ -639,7 +639,7 @@ def test_the_side_that_is_not_named_is_all_the_rest(walkers):
 def test_an_empty_list_trains_nobody(walkers):
     benchmark = load_benchmark("silhouettes", walkers, train=[])
     assert not benchmark.train
-    assert {sample.pid for sample in benchmark.gallery} == {0, 1, 2, 3}
+    assert {sample.pid for sample in benchmark.gallery} == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(

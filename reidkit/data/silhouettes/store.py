@@ -117,14 +117,17 @@ def map_frames(path: Path, header: StoreHeader, frames: int) -> NDArray[np.uint8
 
 def pids_of(subjects: Iterable[str]) -> dict[str, int]:
     """An identity for each subject: its number where all are different numbers, else its place in
-    sorted order."""
-    names = sorted(set(subjects))
+    sorted order, from 1; -1 for nobody known, an empty subject."""
+    everybody = set(subjects)
+    names = sorted(everybody - {""})
     matches = [NUMBERED.fullmatch(name) for name in names]
-    numbers = [int(match[1]) for match in matches if match]
+    pids = [int(match[1]) for match in matches if match]
     # In GREW 00001train and 00001 are two persons.
-    if len(set(numbers)) == len(names):
-        return dict(zip(names, numbers, strict=True))
-    return {name: place for place, name in enumerate(names)}
+    if len(set(pids)) != len(names):
+        # From 1, as benchmarks use pid 0 for distractors.
+        pids = list(range(1, len(names) + 1))
+    known = dict(zip(names, pids, strict=True))
+    return known if len(names) == len(everybody) else {"": -1} | known
 
 
 def store_samples(store: SilhouetteStore, domain: str) -> tuple[Sample, ...]:

@@ -103,7 +103,7 @@ def foreground(frame: Image, scene: Background) -> NDArray[np.uint8]:
 
 
 def _total(picture: Array) -> Array:
-    """Sum (H, W) over the channels of (H, W, 3); some ten times faster than numpy's."""
+    """Sum (H, W) over the channels of (H, W, 3)."""
     return np.asarray(cv2.transform(picture, np.ones((1, 3), np.float32)), np.float32)
 
 
@@ -134,7 +134,7 @@ def _shadow(frame: Array, image: Array, noise: Array) -> NDArray[np.bool_]:
     """
     power = np.maximum(_total(image * image), 1.0)
     light = _total(frame * image) / power
-    colour = frame - light[..., None] * image
+    colour: Array = (frame - light[..., None] * image).astype(np.float32, copy=False)
     off = np.sqrt(_total(colour * colour))
     dark = (light > DARKEST) & (light < LIGHTEST)
     same = off < np.maximum(COLOUR * noise, 0.03 * np.sqrt(power) * light)

@@ -81,12 +81,12 @@ def pack_video(
                 "folder or remove it"
             )
         return PackReport(str(out), store.sequences)
+    if isinstance(segmenter, str | Path):
+        segmenter = make_segmenter(segmenter, person=person)
     writer = StoreWriter(out, size=(SIZE, SIZE), bits=bits, origin=origin)
     resumed = writer.partial.exists()
     try:
         with writer:  # before the work: an `out` that cannot be written is told at once
-            if isinstance(segmenter, str | Path):
-                segmenter = make_segmenter(segmenter, person=person)
             tracklets = read_tracklets(path, facts, segmenter, progress)
             write(writer, path.name, tracklets, words)
     except (ValueError, ImportError):

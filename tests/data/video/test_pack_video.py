@@ -240,3 +240,9 @@ def test_each_who_crosses_the_synthetic_street_is_one_good_tracklet(tmp_path):
             for left, top, right, bottom in crossing["boxes"].values()
         )
         assert abs(sequence.length - inside) <= 4
+
+
+def test_a_missing_model_is_told_before_anything_is_written(street, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        pack_video(street[0], tmp_path / "out", segmenter="none.onnx")
+    assert list(tmp_path.iterdir()) == []
