@@ -25,12 +25,15 @@ SMALLEST_ROW = 10  # cells in the widest row, so that short rows keep their size
 
 @dataclass(frozen=True, slots=True)
 class RankedRow:
-    """One query with its gallery items, nearest first; the three sequences have one length."""
+    """One query with its gallery items, nearest first; the three sequences have one length.
+
+    `right` is None where nobody knows.
+    """
 
     query: Sample
     matches: Sequence[Sample]
     distances: Sequence[float]
-    right: Sequence[bool]
+    right: Sequence[bool | None]
 
     def __post_init__(self) -> None:
         lengths = len(self.matches), len(self.distances), len(self.right)
@@ -99,14 +102,14 @@ def ranked_strips(
             pictures[query.name],
             aspect,
             QUERY,
-            f"id {query.pid}",
-            f"camera {query.camid + 1}",
+            f"id {query.pid}" if query.pid >= 0 else "unknown",
+            _where(query),
         )
         for position, (match, distance, right) in enumerate(
             zip(row.matches, row.distances, row.right, strict=True), 1
         ):
-            colour = RIGHT if right else WRONG
-            words = f"camera {match.camid + 1}", f"{distance:.3f}"
+            colour = MUTED if right is None else RIGHT if right else WRONG
+            words = _where(match), f"{distance:.3f}"
             _cell(axes(position), pictures[match.name], aspect, colour, *words)
         if not row.matches:
             figure.text(
@@ -171,6 +174,13 @@ def curves(log: str | Path | Sequence[Mapping[str, Any]], path: str | Path) -> N
             axes.set_xlim(0, 1.03 * last if last > 0 else 1)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=last > 3))
     _save(figure, Path(path))
+
+
+def _where(sample: Sample) -> str:
+    """The view of a gait sequence, else the camera, as far as they are known."""
+    if sample.view:
+        return f"view {sample.view}"
+    return f"camera {sample.camid + 1}" if sample.camid >= 0 else ""
 
 
 def _picture(sample: Sample) -> NDArray[np.uint8] | None:

@@ -160,6 +160,19 @@ def run_config(run: Path) -> RunConfig | None:
     return load_config(plan) if plan.is_file() else None
 
 
+def askable(query: Features, gallery: Features) -> Features:
+    """The query with its unknown samples (pid -1) as somebody whom the gallery does not hold: their
+    neighbours can be asked for, their scores not."""
+    if all(sample.pid >= 0 for sample in query.samples):
+        return query
+    nobody = 1 + max(sample.pid for sample in gallery.samples)
+    samples = tuple(
+        replace(sample, pid=max(nobody, 0)) if sample.pid < 0 else sample
+        for sample in query.samples
+    )
+    return replace(query, samples=samples)
+
+
 def draw_ranked(
     path: Path,
     query: Features,
@@ -173,7 +186,9 @@ def draw_ranked(
     chosen = [round(i * (len(query) - 1) / max(count - 1, 1)) for i in range(count)]
     samples = tuple(query.samples[i] for i in chosen)
     some = replace(query, vectors=query.vectors[chosen], samples=samples)
-    indices, distances = evaluation.nearest(some, gallery, protocol, PICTURE_WIDTH, metric=metric)
+    indices, distances = evaluation.nearest(
+        askable(some, gallery), gallery, protocol, PICTURE_WIDTH, metric=metric
+    )
     rows = []
     for sample, found, far in zip(some.samples, indices.tolist(), distances.tolist(), strict=True):
         matches = [(gallery.samples[i], d) for i, d in zip(found, far, strict=True) if i >= 0]
@@ -182,7 +197,10 @@ def draw_ranked(
                 query=sample,
                 matches=[match for match, _ in matches],
                 distances=[distance for _, distance in matches],
-                right=[(m.domain, m.pid) == (sample.domain, sample.pid) for m, _ in matches],
+                right=[
+                    None if sample.pid < 0 else (m.domain, m.pid) == (sample.domain, sample.pid)
+                    for m, _ in matches
+                ],
             )
         )
     visualise.ranked_strips(path, rows, show=data.show)
