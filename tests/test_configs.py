@@ -43,3 +43,23 @@ def test_faults_of_all_components_are_reported_together():
         "unknown baseline 'guess'",
     ):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("gaitset", ["data.pixels=rgb"], "the model 'gaitset' takes silhouettes"),
+        ("gaitset", ["model.name=reid", "model.backbone={name: osnet}"], "unknown key"),
+        ("gaitset", ["data.size=[60, 44]"], "60 x 44"),
+        ("gaitset", ["losses=[{name: cross_entropy}]"], "reads logits, but the model 'gaitset'"),
+        ("gaitset", ["data.augment.erasing=0.5"], "erases pictures, not silhouettes"),
+        ("gait_resnet", ["data.size=[62, 44]"], "multiple of 64"),
+        ("tracklets", ["data.pixels=silhouettes"], "the model 'reid' takes rgb"),
+        ("tracklets", ["data.batch.most_frames=null"], "most_frames belongs to choice: unfixed"),
+        ("tracklets", ["data.batch.most_frames=1"], "most_frames 1 is below frames 2"),
+    ],
+)
+def test_parts_that_do_not_fit_one_another_are_told_before_any_data(name, words, told):
+    path = next(path for path in CONFIGS if path.parent.name == "smoke" and path.stem == name)
+    with pytest.raises(ConfigError, match=told):
+        compose.check(load_config(path, words))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,16 @@ def test_conditions_of_ones_own_become_a_protocol_of_ones_own():
 def test_other_protocols_are_scored_as_retrieval(sides):
     protocol = rules_of("no_camera")
     assert dict(score(*sides, protocol, name="x")) == dict(evaluation.evaluate(*sides, protocol))
+
+
+def test_gait_retrieval_ranks_by_the_gait_distance():
+    query = replace(Features.from_arrays(torch.zeros(1, 2), [1], [0]), parts=2)
+    gallery = Features.from_arrays(torch.tensor([[3.0, 3.0], [4.5, 0.0]]), [1, 2], [1, 1])
+    sides = query, replace(gallery, parts=2)
+    protocol = rules_of("no_camera")
+    for distance, rank_1 in (("flat", 1.0), ("parts", 0.0)):
+        found = score(*sides, protocol, name="gait3d", gait_distance=distance)
+        assert found["rank-1"] == rank_1
 
 
 def test_an_unknown_protocol_lists_gait_protocols_too():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,16 @@ def test_identities_are_those_of_a_full_sort(count):
         torch.testing.assert_close(
             torch.tensor(found.distances), torch.tensor([d for _, d in hand]), atol=1e-5, rtol=0
         )
+
+
+def test_gait_features_are_searched_by_the_mean_over_their_parts():
+    # Of two parts, (3, 3) is 3 apart in the mean and 4.24 flat, (4.5, 0) 2.25 and 4.5.
+    query = replace(features(torch.zeros(1, 2), [-1]), parts=2)
+    gallery = replace(features(torch.tensor([[3.0, 3.0], [4.5, 0.0]]), [1, 2]), parts=2)
+    (parts,) = nearest_identities(query, gallery, 2, gait_distance="parts")
+    (flat,) = nearest_identities(query, gallery, 2, gait_distance="flat")
+    assert (parts.pids, parts.distances) == ((2, 1), pytest.approx((2.25, 3.0)))
+    assert (flat.pids, flat.distances) == ((1, 2), pytest.approx((18**0.5, 4.5)))
 
 
 def test_an_identity_behind_hundreds_of_items_of_another_is_found():

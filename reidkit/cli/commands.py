@@ -98,6 +98,14 @@ def evaluate(
             "benchmark's own, market1501 for files. `reidkit list protocol` tells all."
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="For files: cosine (the default) or euclidean. A RUN knows its own."),
+    ] = None,
+    gait_distance: Annotated[
+        str | None,
+        typer.Option(help="For files of gait features: parts (OpenGait) or flat (GaitSet)."),
+    ] = None,
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Also score after k-reciprocal re-ranking.")
     ] = False,
@@ -141,6 +149,14 @@ def evaluate(
         raise WrongCall(
             "--benchmark and --root are for a RUN: feature files are scored as they are"
         )
+    for option, value, known in (
+        ("metric", metric, ("cosine", "euclidean")),
+        ("gait-distance", gait_distance, ("parts", "flat")),
+    ):
+        if value is not None and run is not None:
+            raise WrongCall(f"--{option} is for feature files: a RUN was made for one")
+        if value is not None and value not in known:
+            raise WrongCall(f"--{option} {value}: expected {' or '.join(known)}")
     check_endings(("report", report, ".html"), ("out", out, ".json"), ("picture", picture, ".png"))
     from datetime import date
 
@@ -172,6 +188,8 @@ def evaluate(
             page=report,
             compare=(others[0], others[1]) if others else None,
             rerank=rerank,
+            metric="euclidean" if metric == "euclidean" else "cosine",
+            gait_distance=gait_distance,  # type: ignore[arg-type]  # checked above
             date=today,
         )
     if as_json:

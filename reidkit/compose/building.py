@@ -13,7 +13,7 @@ import torch
 from reidkit import data, engine, losses, models
 from reidkit.config import ConfigError, RunConfig
 from reidkit.engine import TrainState
-from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample
+from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample, StoredFrames
 
 
 def check(config: RunConfig) -> None:
@@ -29,6 +29,8 @@ def check(config: RunConfig) -> None:
         for position, wanted in enumerate(benchmarks):
             found = data.BENCHMARKS.faults(wanted.name, wanted.args, ("root", "check"))
             faults += [f"data.{kind}.{position}: {fault}" for fault in found]
+    if not faults:
+        faults += _misfits(config)
     if config.data.pixels == "silhouettes" and config.data.augment.erasing:
         faults.append(
             "data.augment.erasing: erases pictures, not silhouettes; set erasing: 0 (and pad: 0)"
@@ -40,6 +42,39 @@ def check(config: RunConfig) -> None:
     ]
     if faults:
         raise ConfigError("config", faults)
+
+
+def _misfits(config: RunConfig) -> list[str]:
+    """Where parts that are right by themselves do not fit one another."""
+    name = str(config.model["name"])
+    # A model of pictures is a function, or a class that says nothing of it.
+    model = models.MODELS[name]
+    takes = getattr(model, "pixels", "rgb")
+    found = []
+    if config.data.pixels != takes:
+        found.append(
+            f"data.pixels is {config.data.pixels}, but the model {name!r} takes {takes}; set "
+            f"data.pixels: {takes} and a benchmark that has them, or another model"
+        )
+    elif takes == "silhouettes":
+        try:
+            with torch.device("meta"):  # shapes alone: nothing is allocated
+                models.build_model(
+                    config.model,
+                    num_classes=2,
+                    size=config.data.size,
+                    preprocessing=preprocessing_of(config),
+                )
+        except ValueError as error:
+            found.append(f"model: {error}")
+    if not getattr(model, "classifies", True):
+        found += [
+            f"losses.{place}: {spec['name']!r} reads logits, but the model {name!r} has no "
+            "classifier; drop the term, or use gait_resnet"
+            for place, spec in enumerate(config.losses)
+            if losses.source_of(spec) == "logits"
+        ]
+    return found
 
 
 def _schedule_faults(schedule: Mapping[str, Any]) -> list[str]:
@@ -96,10 +131,21 @@ def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchma
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """A short hash of which files, identities and cameras these are, wherever they lie."""
+    """A short hash of which files, identities and cameras these are, wherever they lie.
+
+    Of packed sequences, which stretch of which pack.
+    """
     digest = hashlib.sha256()
+    headers: dict[str, str] = {}
     for sample in samples:
-        names = ",".join(Path(frame).name for frame in sample.frames)
+        frames = sample.frames
+        if isinstance(frames, StoredFrames):
+            if frames.store not in headers:
+                headers[frames.store] = (Path(frames.store) / data.STORE_HEADER).read_text()
+            walk = f"{frames.start}+{frames.length}|{sample.view}|{sample.condition}"
+            names = f"{headers[frames.store]}|{walk}"
+        else:
+            names = ",".join(Path(frame).name for frame in frames)
         digest.update(f"{sample.domain}|{sample.pid}|{sample.camid}|{names}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from reidkit import data, evaluation, models, report
 from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
-from reidkit.compose.scoring import is_gait, rules_of, score
+from reidkit.compose.scoring import gait_distance_of, is_gait, rules_of, score
 from reidkit.config import EvaluateConfig
 from reidkit.engine import Console
 from reidkit.evaluation.breakdown import by_camera_pair, by_view
+from reidkit.evaluation.gait.part_distances import Distance
 from reidkit.evaluation.intervals import bootstrap
 from reidkit.evaluation.label_errors import doubt_labels
 from reidkit.evaluation.metrics import first_ranks
@@ -97,15 +98,24 @@ def evaluate_files(
     page: Path | None = None,
     compare: tuple[Path, Path] | None = None,
     rerank: bool = False,
+    metric: Metric = "cosine",
+    gait_distance: Distance | None = None,
     date: str = "",
 ) -> dict[str, Scores]:
-    """Scores of feature files, by the query file's name; `compare` are the other model's files."""
+    """Scores of feature files, by the query file's name; `compare` are the other model's files.
+
+    `metric` and `gait_distance` as in `scoring.score`.
+    """
     names = short_names(query, compare[0] if compare else None)
-    found = _score_files(query, gallery, protocol, names[0])
+
+    def scored(sides: tuple[Path, Path], name: str) -> Evaluated:
+        return _score_files(*sides, protocol, name, metric, gait_distance)
+
+    found = scored((query, gallery), names[0])
     if picture is not None:
-        draw_ranked(picture, found.query, found.gallery, found.protocol, PICTURES)
+        draw_ranked(picture, found.query, found.gallery, found.protocol, PICTURES, metric)
     if page is not None:
-        before = _score_files(*compare, protocol, names[1]) if compare is not None else None
+        before = scored(compare, names[1]) if compare is not None else None
         write_page(page, found, before=before, date=date)
     return _with_reranked(query.stem, found, rerank)
 
@@ -156,7 +166,7 @@ def score_model(
         protocol,
         name=test.name,
         metric=metric,
-        gait_distance=rules.gait_distance,
+        gait_distance=gait_distance_of(model, rules),
     )
     return Evaluated(name, test.name, query, gallery, protocol, scores, metric)
 
@@ -516,8 +526,15 @@ def short_names(run: Path, other: Path | None) -> tuple[str, str]:
     return f"{own.parent.name}/{own.name}", f"{theirs.parent.name}/{theirs.name}"
 
 
-def _score_files(query: Path, gallery: Path, protocol: str, name: str) -> Evaluated:
+def _score_files(
+    query: Path,
+    gallery: Path,
+    protocol: str,
+    name: str,
+    metric: Metric,
+    gait_distance: Distance | None,
+) -> Evaluated:
     sides = Features.load(query), Features.load(gallery)
     rule = rules_of(protocol)
-    scores = score(*sides, rule, name=protocol)
-    return Evaluated(name, f"{gallery.name}, protocol {protocol}", *sides, rule, scores)
+    scores = score(*sides, rule, name=protocol, metric=metric, gait_distance=gait_distance)
+    return Evaluated(name, f"{gallery.name}, protocol {protocol}", *sides, rule, scores, metric)

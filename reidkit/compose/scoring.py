@@ -1,6 +1,9 @@
 """Features of a benchmark's two sides -> Scores, by whatever its protocol reports."""
 
+from torch import nn
+
 from reidkit import evaluation
+from reidkit.config import EvaluateConfig
 from reidkit.evaluation.gait.part_distances import Distance
 from reidkit.registry import UnknownName
 from reidkit.types import EvalProtocol, Features, Metric, Scores
@@ -20,22 +23,34 @@ def score(
     *,
     name: str,
     metric: Metric = "cosine",
-    gait_distance: Distance = "parts",
+    gait_distance: Distance | None = None,
 ) -> Scores:
     """Retrieval scores, or the means of a gait table with the table as their details.
 
-    `name` is the benchmark's; a gait table is always of Euclidean distances.
+    `name` is the benchmark's. `gait_distance` is for gait features: "parts", the mean over the
+    parts of their Euclidean distance, or "flat"; retrieval by it where it is given, by `metric`
+    where it is None. A gait table is always of one of the two, "parts" where it is None.
     """
-    if not is_gait(protocol):
+    if is_gait(protocol):
+        rules = gait_rules(gallery, protocol, name)
+        table = evaluation.gait_table(query, gallery, rules, distance=gait_distance or "parts")
+        return Scores(
+            {condition: table.mean(condition) for condition in table.conditions},
+            queries=len(query),
+            details=table.table(),
+            plain_details=table.to_dict(),
+        )
+    if gait_distance != "parts" or query.parts == 1:
+        metric = metric if gait_distance is None else "euclidean"
         return evaluation.evaluate(query, gallery, protocol, metric=metric)
-    rules = gait_rules(gallery, protocol, name)
-    table = evaluation.gait_table(query, gallery, rules, distance=gait_distance)
-    return Scores(
-        {condition: table.mean(condition) for condition in table.conditions},
-        queries=len(query),
-        details=table.table(),
-        plain_details=table.to_dict(),
-    )
+    blocks = (block for _, block in evaluation.part_distances(query, gallery))
+    sides = (query.pids, query.camids, gallery.pids, gallery.camids)
+    return evaluation.evaluate_distances(blocks, *sides, protocol)
+
+
+def gait_distance_of(model: nn.Module, rules: EvaluateConfig) -> Distance | None:
+    """The config's gait distance where the model is one of gait, else None."""
+    return None if getattr(model, "unit_parts", True) else rules.gait_distance
 
 
 def rules_of(name: str) -> EvalProtocol:

@@ -1,6 +1,6 @@
 """Who is this: a source's nearest identities in a file of features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from torch import nn
 
 from reidkit import evaluation
 from reidkit.compose.inference import QUIET, askable, draw_ranked, extract, run_config
+from reidkit.compose.scoring import gait_distance_of
 from reidkit.engine import Console
+from reidkit.evaluation.gait.part_distances import Distance
 from reidkit.types import EvalProtocol, Features, Metric, Sample, StoredFrames
 
 EVERYTHING = EvalProtocol("nothing")
+Ranked = tuple[tuple[int, ...], tuple[float, ...]]  # identities, and the distance of each
 ITEMS = 16  # gallery items looked at for each identity that is asked for, at first
 
 
@@ -64,50 +67,68 @@ def search(
     query = extract(model, samples, console=console)
     config = run_config(run)
     metric: Metric = config.evaluate.metric if config is not None else "cosine"
-    found = nearest_identities(query, gallery, count, metric)
+    distance = None if config is None else gait_distance_of(model, config.evaluate)
+    found = nearest_identities(query, gallery, count, metric, distance)
     if picture is not None:
         draw_ranked(picture, query, gallery, EVERYTHING, len(samples), metric)
     return found
 
 
 def nearest_identities(
-    query: Features, gallery: Features, count: int, metric: Metric = "cosine"
+    query: Features,
+    gallery: Features,
+    count: int,
+    metric: Metric = "cosine",
+    gait_distance: Distance | None = None,
 ) -> list[Found]:
     """For each query the `count` nearest identities, each at the distance of its nearest item.
 
-    Gallery items of unknown identity (pid -1) are nobody. Raises ValueError where all are.
+    Gallery items of unknown identity (pid -1) are nobody. Distances as in `scoring.score`. Raises
+    ValueError where all are nobody.
     """
-    if not any(sample.pid >= 0 for sample in gallery.samples):
+    known = len({sample.pid for sample in gallery.samples if sample.pid >= 0})
+    if not known:
         raise ValueError(
             "the gallery knows nobody: all its pids are -1; extract it from a benchmark's split or "
             "a manifest"
         )
-    known = len({sample.pid for sample in gallery.samples if sample.pid >= 0})
     wanted = min(count, known)
-    items = min(len(gallery), ITEMS * wanted)
+    if gait_distance == "parts" and query.parts > 1:
+        rows = (row for _, block in evaluation.part_distances(query, gallery) for row in block)
+        ranked = [identities(gallery, order := row.argsort(), row[order], wanted) for row in rows]
+    else:
+        metric = metric if gait_distance is None else "euclidean"
+        ranked = ranked_identities(query, gallery, wanted, metric)
+    return [Found(sample, *row) for sample, row in zip(query.samples, ranked, strict=True)]
+
+
+def ranked_identities(
+    query: Features, gallery: Features, wanted: int, metric: Metric
+) -> list[Ranked]:
+    """The first `wanted` identities of each query's list, looked at as far down as it takes."""
     asked = askable(query, gallery)
+    items = min(len(gallery), ITEMS * wanted)
     while True:
         places, far = evaluation.nearest(asked, gallery, EVERYTHING, items, metric=metric)
-        found = [
-            Found(sample, *identities(gallery, row, distances, wanted))
-            for sample, row, distances in zip(
-                query.samples, places.tolist(), far.tolist(), strict=True
-            )
+        ranked = [
+            identities(gallery, *row, wanted)
+            for row in zip(places.tolist(), far.tolist(), strict=True)
         ]
-        # Many items of few identities may stand in front: then look further down the list.
-        if items == len(gallery) or all(len(one.pids) == wanted for one in found):
-            break
+        # Many items of few identities may stand in front: then look further.
+        if items == len(gallery) or all(len(pids) == wanted for pids, _ in ranked):
+            return ranked
         items = min(len(gallery), 4 * items)
-    return found
 
 
 def identities(
-    gallery: Features, places: Sequence[int], distances: Sequence[float], count: int
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    gallery: Features, places: Iterable[int], distances: Iterable[float], count: int
+) -> Ranked:
     """The first `count` known identities in a ranked list of gallery places, with distances."""
     nearest: dict[int, float] = {}
     for place, distance in zip(places, distances, strict=True):
         pid = gallery.samples[place].pid if place >= 0 else -1
-        if pid >= 0 and len(nearest) < count:
-            nearest.setdefault(pid, distance)
+        if pid >= 0:
+            nearest.setdefault(pid, float(distance))
+        if len(nearest) == count:
+            break
     return tuple(nearest), tuple(nearest.values())

@@ -19,12 +19,12 @@ from reidkit.compose.building import (
     load_benchmarks,
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
-from reidkit.compose.scoring import score
+from reidkit.compose.scoring import gait_distance_of, score
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
-from reidkit.types import Benchmark, Features, Sample, Scores
+from reidkit.types import Benchmark, Features, Metric, Sample, Scores
 
 
 def train(
@@ -143,10 +143,21 @@ class Run:
             for name in self.config.evaluate.baselines:
                 self.console.say(f"{test.name}: scoring the baseline {name}")
                 query, gallery = (data.BASELINES[name](side) for side in (test.query, test.gallery))
-                rows[name] = score(query, gallery, test.protocol, name=test.name)
+                rows[name] = score(
+                    query,
+                    gallery,
+                    test.protocol,
+                    name=test.name,
+                    metric=self.baseline_metric(name),
+                )
             if self.config.evaluate.untrained:
                 rows["untrained"], _, _ = self.score(self.state.model, test)
         self.write_scores({})
+
+    @staticmethod
+    def baseline_metric(name: str) -> Metric:
+        """Pictures are compared by angle; an energy image is compared as it is."""
+        return "euclidean" if name == "gait_energy_image" else "cosine"
 
     def after_step(self, state: TrainState, report: StepReport) -> None:
         """Log the step, and tell of it now and then."""
@@ -192,7 +203,7 @@ class Run:
             test.protocol,
             name=test.name,
             metric=rules.metric,
-            gait_distance=rules.gait_distance,
+            gait_distance=gait_distance_of(model, rules),
         )
         prefix = f"{test.name}/" if len(self.tests) > 1 else ""
         self.log.write(

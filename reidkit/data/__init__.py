@@ -18,6 +18,7 @@ from reidkit.data.frames import FrameSampling
 from reidkit.data.loader import collate, eval_loader, train_loader
 from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.silhouettes.layout import FRAMES as STORED_PIXELS
+from reidkit.data.silhouettes.layout import HEADER as STORE_HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
 from reidkit.data.staged import StagedLoader
 from reidkit.data.transforms import Augment, Normalise, RandomErasing
@@ -36,6 +37,7 @@ __all__ = [
     "Finding",
     "SilhouetteStore",
     "STORED_PIXELS",
+    "STORE_HEADER",
     "is_store",
     "store_samples",
     "show",

@@ -1,5 +1,6 @@
 """The chosen frames of a sample as one array, whether they are pictures or packed silhouettes."""
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.data.frames import read_image, resize
-from reidkit.data.silhouettes.layout import HEADER
+from reidkit.data.silhouettes.layout import FRAMES, HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore
 from reidkit.types import Sample, StoredFrames
 
@@ -88,7 +89,15 @@ def is_store(folder: Path) -> bool:
     return (folder / HEADER).is_file()
 
 
-@lru_cache(maxsize=64)
 def open_store(folder: str) -> SilhouetteStore:
-    """The store, opened once in each process."""
-    return SilhouetteStore.open(folder)
+    """The frames of the store, opened once in each process, and again where it was packed anew."""
+    try:
+        facts = os.stat(os.path.join(folder, FRAMES))
+    except OSError:
+        return SilhouetteStore.open(folder, sequences=False)  # which says what is missing
+    return _opened(folder, facts.st_mtime_ns, facts.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _opened(folder: str, changed: int, number: int) -> SilhouetteStore:
+    return SilhouetteStore.open(folder, sequences=False)

@@ -3,7 +3,7 @@
 from reidkit.losses.center import CenterLoss
 from reidkit.losses.cross_entropy import CrossEntropyLoss
 from reidkit.losses.metric_learning import MetricLearning
-from reidkit.losses.objective import Objective, Term, build_objective, objective_faults
+from reidkit.losses.objective import Objective, Term, build_objective, objective_faults, source_of
 from reidkit.losses.pairs import PairLoss
 from reidkit.losses.part_triplet import PartTripletLoss
 from reidkit.losses.ranked_list import RankedListLoss
@@ -23,4 +23,5 @@ __all__ = [
     "TripletLoss",
     "build_objective",
     "objective_faults",
+    "source_of",
 ]

@@ -174,9 +174,7 @@ def build_objective(
             LOSSES.build(name, args, num_classes=num_classes, embedding_size=embedding_size)
             for _ in range(1 if _takes_parts(LOSSES[name]) else parts)
         ]
-        terms.append(
-            Term(name, losses, spec.get("on", _reads(name)[0]), float(spec.get("weight", 1.0)))
-        )
+        terms.append(Term(name, losses, source_of(spec), float(spec.get("weight", 1.0))))
     return Objective(terms)
 
 
@@ -194,6 +192,11 @@ def objective_faults(specs: Sequence[Mapping[str, Any]]) -> list[str]:
         for place, spec in enumerate(specs)
         for fault in _spec_faults(spec)
     ]
+
+
+def source_of(spec: Mapping[str, Any]) -> Source:
+    """Which of the model's outputs a term reads: what it says, else what the loss reads first."""
+    return cast(Source, spec.get("on", _reads(spec["name"])[0]))
 
 
 def _spec_faults(spec: Any) -> list[str]:
@@ -214,7 +217,7 @@ def _spec_faults(spec: Any) -> list[str]:
         except ValueError as error:
             faults.append(f"loss {name!r}: {error}")
     faults += _weight_faults(spec.get("weight", 1.0))
-    on = spec.get("on", _reads(name)[0])
+    on = source_of(spec)
     if not (wrong := _source_faults(on)) and on not in _reads(name):
         wrong = [f"on = {on!r}: {name} reads {' or '.join(_reads(name))}"]
     return faults + wrong

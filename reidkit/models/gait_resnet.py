@@ -50,6 +50,7 @@ class GaitResNet(EmbeddingModel):
     """
 
     unit_parts = False
+    pixels = "silhouettes"
 
     def __init__(
         self,

@@ -38,12 +38,14 @@ class GaitSet(EmbeddingModel):
         channels: of the three depths; (64, 128, 256) is the network for OU-MVLP.
         dim: size of a part's vector.
         pooling: over the frames of a set: "max" as the paper settles for, "mean", "median",
-            "attention".
+            "attention", "joint_sum" or "joint_conv"; see `SetPooling`.
         preprocessing: what the frames must have gone through: silhouettes of one channel, 64 x 44
             where not said, 128 x 88 or another multiple of 64 rows and 4 columns.
     """
 
     unit_parts = False
+    pixels = "silhouettes"
+    classifies = False
 
     def __init__(
         self,

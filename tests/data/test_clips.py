@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -145,3 +147,12 @@ def test_stored_frames_are_named_like_files_and_compare_by_value():
 def test_preprocessing_knows_its_channels():
     assert Preprocessing().channels == 3
     assert SILHOUETTES.channels == 1
+
+
+def test_a_store_that_was_packed_anew_is_read_anew(tmp_path):
+    for value in (255, 100):
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        with StoreWriter(tmp_path / "store") as writer:
+            writer.add("1", "nm-01", "090", np.full((3, 64, 64), value, np.uint8), source="a")
+        (sample,) = store_samples(SilhouetteStore.open(tmp_path / "store"), "gait")
+        assert (read_clip(sample, [0], (64, 44), channels=1) == value).all()

@@ -100,7 +100,9 @@ def test_a_set_of_duplicates_has_the_gradient_of_the_set_without(small):
     assert_close(double, single)
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "median", "attention"])
+@pytest.mark.parametrize(
+    "pooling", ["max", "mean", "median", "attention", "joint_sum", "joint_conv"]
+)
 def test_padding_changes_nothing_and_is_never_looked_at(pooling):
     torch.manual_seed(0)
     model = GaitSet((3, 4, 5), 6, pooling=pooling).double()

@@ -31,7 +31,7 @@ NUMBERED = re.compile(r"([0-9]{1,18})(?:train)?")  # GREW writes the training ha
 class SilhouetteStore:
     """Aligned silhouettes of many sequences, mapped into memory.
 
-    Costs a worker process nothing: it is pickled as the name of its folder and mapped again.
+    It is pickled as the name of its folder and mapped again, so processes share its pages.
     """
 
     def __init__(
@@ -49,10 +49,12 @@ class SilhouetteStore:
         self._packed = packed  # (N, H, W), or (N, H, ceil(W / 8)) with one bit a pixel
 
     @classmethod
-    def open(cls, folder: str | Path) -> "SilhouetteStore":
+    def open(cls, folder: str | Path, *, sequences: bool = True) -> "SilhouetteStore":
         """The store in `folder`, after its three files were compared with one another.
 
-        Raises FileNotFoundError where a file is absent, ValueError where they do not fit together.
+        Without `sequences` only frames can be read, and the list, which is long in a large set, is
+        left alone. Raises FileNotFoundError where a file is absent, ValueError where they do not
+        fit together.
         """
         folder = Path(folder)
         header = read_header(folder)
@@ -69,8 +71,8 @@ class SilhouetteStore:
                 f"{path} has {found:,} bytes, expected {expected:,} for {header.frames:,} frames "
                 f"of {header.frame_bytes:,} bytes: it is cut short or not of this store. {AGAIN}"
             )
-        sequences = read_sequences(folder / SEQUENCES, header.frames)
-        return cls(folder, header, sequences, map_frames(path, header, header.frames))
+        listed = read_sequences(folder / SEQUENCES, header.frames) if sequences else ()
+        return cls(folder, header, listed, map_frames(path, header, header.frames))
 
     def __len__(self) -> int:
         return len(self._packed)
