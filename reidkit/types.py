@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,15 @@ class StoredFrames(Sequence[str]):
         if isinstance(positions, range):
             return tuple(f"{self.store}#{position}" for position in positions)
         return f"{self.store}#{positions}"
+
+    def __str__(self) -> str:
+        return f"{self.store}#{self.start}+{self.length}"
+
+    @classmethod
+    def parse(cls, text: str) -> "StoredFrames | None":
+        """What `str` gave, None where the text is no such thing."""
+        match = re.fullmatch(r"(.+)#(\d+)\+(\d+)", text, re.DOTALL)
+        return None if match is None else cls(match[1], int(match[2]), int(match[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +211,10 @@ class Features:
         return cls(matrix, samples)
 
     def save(self, path: str | Path) -> None:
-        """Write an `.npz`: `vectors`, `pids`, `camids`, `paths` (first frame), `parts`, `model`;
-        of gait also `views` and `conditions`.
+        """Write an `.npz`: `vectors`, `pids`, `camids`, `paths`, `parts`, `model`; of gait also
+        `views` and `conditions`.
 
+        A path is the first frame's, or STORE#start+length of a packed sequence.
         Replaced atomically.
         """
         gait: dict[str, Any] = {
@@ -217,7 +228,7 @@ class Features:
                 vectors=self.vectors.detach().cpu().float().numpy(),
                 pids=self.pids.numpy(),
                 camids=self.camids.numpy(),
-                paths=np.array([s.frames[0] if s.frames else "" for s in self.samples], np.str_),
+                paths=np.array([path_of(sample) for sample in self.samples], np.str_),
                 parts=np.int64(self.parts),
                 model=np.str_(self.model),
                 **gait,
@@ -231,8 +242,7 @@ class Features:
             names = [f"v{i}" for i in range(self.vectors.shape[1])]
             writer.writerow(["path", "pid", "camid", *names])
             for sample, vector in zip(self.samples, self.vectors.tolist(), strict=True):
-                first = sample.frames[0] if sample.frames else ""
-                writer.writerow([first, sample.pid, sample.camid, *vector])
+                writer.writerow([path_of(sample), sample.pid, sample.camid, *vector])
             file.flush()
             file.detach()
 
@@ -275,12 +285,23 @@ class Features:
             if len(texts[name]) != len(plain):
                 raise ValueError(f"{path}: {len(texts[name])} {name} for {len(plain)} vectors")
         samples = tuple(
-            Sample(
-                (str(name),) if name else (), sample.pid, sample.camid, str(view), str(condition)
-            )
+            Sample(frames_at(str(name)), sample.pid, sample.camid, str(view), str(condition))
             for name, view, condition, sample in zip(*texts.values(), plain.samples, strict=True)
         )
         return cls(plain.vectors, samples, parts, model)
+
+
+def path_of(sample: Sample) -> str:
+    """How a feature file names a sample: its first file, or its stretch of a packed store."""
+    frames = sample.frames
+    if isinstance(frames, StoredFrames):
+        return str(frames)
+    return frames[0] if frames else ""
+
+
+def frames_at(path: str) -> tuple[str, ...] | StoredFrames:
+    """The frames that `path_of` named."""
+    return StoredFrames.parse(path) or ((path,) if path else ())
 
 
 def check_vectors(shape: tuple[int, ...], floating: bool, kind: object) -> None:

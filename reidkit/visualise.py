@@ -109,7 +109,8 @@ def ranked_strips(
             zip(row.matches, row.distances, row.right, strict=True), 1
         ):
             colour = MUTED if right is None else RIGHT if right else WRONG
-            words = _where(match), f"{distance:.3f}"
+            # Of whom nobody knows who it is, people ask who the others are.
+            words = f"id {match.pid}" if right is None else _where(match), f"{distance:.3f}"
             _cell(axes(position), pictures[match.name], aspect, colour, *words)
         if not row.matches:
             figure.text(

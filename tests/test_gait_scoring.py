@@ -7,7 +7,7 @@ import torch
 from reidkit import evaluation
 from reidkit.compose.scoring import gait_rules, rules_of, score
 from reidkit.registry import UnknownName
-from reidkit.types import EvalProtocol, Features, Sample
+from reidkit.types import EvalProtocol, Features, Sample, StoredFrames
 
 VIEWS = ("000", "090", "180")
 PROBES = ("nm-05", "bg-01", "cl-02")
@@ -92,6 +92,17 @@ def test_views_and_conditions_survive_a_feature_file(sides, tmp_path):
     for key in ("pid", "camid", "view", "condition"):
         wanted = [getattr(sample, key) for sample in probe.samples]
         assert [getattr(sample, key) for sample in loaded.samples] == wanted
+
+
+def test_stretches_of_a_store_survive_a_feature_file(tmp_path):
+    samples = (
+        Sample(StoredFrames("/data/a#b", 7, 30), 1),
+        Sample(("/data/x#1.png",), 2),
+        Sample((), 3),
+    )
+    Features(torch.zeros(3, 2), samples).save(tmp_path / "f.npz")
+    loaded = Features.load(tmp_path / "f.npz").samples
+    assert [sample.frames for sample in loaded] == [sample.frames for sample in samples]
 
 
 def test_feature_files_are_scored_by_a_gait_protocol(sides, tmp_path, call):
