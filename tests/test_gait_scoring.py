@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from reidkit import evaluation
-from reidkit.compose.scoring import gait_rules, rules_of, score
+from reidkit.compose.scoring import check_views, gait_rules, rules_of, score
 from reidkit.registry import UnknownName
-from reidkit.types import EvalProtocol, Features, Sample, StoredFrames
+from reidkit.types import Benchmark, EvalProtocol, Features, Sample, StoredFrames
 
 VIEWS = ("000", "090", "180")
 PROBES = ("nm-05", "bg-01", "cl-02")
@@ -78,6 +78,19 @@ def test_gait_retrieval_ranks_by_the_gait_distance():
     for distance, rank_1 in (("flat", 1.0), ("parts", 0.0)):
         found = score(*sides, protocol, name="gait3d", gait_distance=distance)
         assert found["rank-1"] == rank_1
+
+
+def test_a_benchmark_of_one_view_is_refused_before_anything_is_trained(sides):
+    one = [tuple(s for s in side.samples if s.view == "090") for side in sides]
+    test = Benchmark("home", (), one[0], one[1], CASIA_B)
+    with pytest.raises(ValueError, match=r"home: .*one view \(090\).*data\.test=\[\]"):
+        check_views(test)
+    check_views(Benchmark("two", (), sides[0].samples, one[1], CASIA_B))
+
+
+def test_only_probes_of_the_protocol_are_counted(sides):
+    both = features((*PROBES, "nm-01"), 0.5)
+    assert score(both, both, CASIA_B, name="casia_b").queries == len(sides[0])
 
 
 def test_an_unknown_protocol_lists_gait_protocols_too():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reidkit import data, evaluation, models, report
 from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
-from reidkit.compose.scoring import gait_distance_of, is_gait, rules_of, score
+from reidkit.compose.scoring import check_views, gait_distance_of, is_gait, rules_of, score
 from reidkit.config import EvaluateConfig
 from reidkit.engine import Console
 from reidkit.evaluation.breakdown import by_camera_pair, by_view
@@ -139,7 +139,13 @@ def find_tests(run: Path, benchmark: str | None, root: Path | None) -> Sequence[
     config = run_config(run)
     if config is None:
         raise ValueError(f"{run} has no config.yaml that names a test set: give --benchmark")
-    own_data = config.data.model_copy(update={"root": root or config.data.root})
+    moved: dict[str, Any] = {}
+    if root is not None:  # a benchmark's own folder gives way, too
+        moved = {
+            side: tuple(one.model_copy(update={"root": None}) for one in getattr(config.data, side))
+            for side in ("train", "test")
+        } | {"root": root}
+    own_data = config.data.model_copy(update=moved)
     return load_benchmarks(config.model_copy(update={"data": own_data}))[1]
 
 
@@ -157,6 +163,7 @@ def score_model(
     gallery = query
     if test.gallery != test.query:
         gallery = extract(model, test.gallery, console=console)
+    check_views(test)
     config = run_config(run)
     rules = config.evaluate if config is not None else EvaluateConfig()
     metric = rules.metric

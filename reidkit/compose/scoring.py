@@ -6,7 +6,7 @@ from reidkit import evaluation
 from reidkit.config import EvaluateConfig
 from reidkit.evaluation.gait.part_distances import Distance
 from reidkit.registry import UnknownName
-from reidkit.types import EvalProtocol, Features, Metric, Scores
+from reidkit.types import Benchmark, EvalProtocol, Features, Metric, Scores
 
 GAIT_TABLE = "gait_table"
 
@@ -36,7 +36,7 @@ def score(
         table = evaluation.gait_table(query, gallery, rules, distance=gait_distance or "parts")
         return Scores(
             {condition: table.mean(condition) for condition in table.conditions},
-            queries=len(query),
+            queries=sum(sample.condition in asked_for(rules) for sample in query.samples),
             details=table.table(),
             plain_details=table.to_dict(),
         )
@@ -46,6 +46,26 @@ def score(
     blocks = (block for _, block in evaluation.part_distances(query, gallery))
     sides = (query.pids, query.camids, gallery.pids, gallery.camids)
     return evaluation.evaluate_distances(blocks, *sides, protocol)
+
+
+def asked_for(rules: evaluation.GaitProtocol) -> set[str]:
+    """The conditions of all probes."""
+    return {condition for group in rules.probes.values() for condition in group}
+
+
+def check_views(test: Benchmark) -> None:
+    """Raise a ValueError where a gait table of this benchmark could only be empty.
+
+    A table leaves identical views out, so it needs a probe with a gallery of another view.
+    """
+    views = {sample.view for sample in test.gallery}
+    if is_gait(test.protocol) and not any(views - {probe.view} for probe in test.query):
+        told = ", ".join(sorted(views)) or "none"
+        raise ValueError(
+            f"{test.name}: probes and gallery have one view ({told}), and a gait table leaves "
+            "identical views out: nothing can be scored; test on data of two views, or train with "
+            "data.test=[]"
+        )
 
 
 def gait_distance_of(model: nn.Module, rules: EvaluateConfig) -> Distance | None:

@@ -19,7 +19,7 @@ from reidkit.compose.building import (
     load_benchmarks,
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
-from reidkit.compose.scoring import gait_distance_of, score
+from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
@@ -43,6 +43,8 @@ def train(
         )
     device = choose_device(config.device)
     samples, tests = load_benchmarks(config)
+    for test in tests:
+        check_views(test)
     labels, num_classes = data.labels_of(samples)
     if -1 in labels:
         first = samples[labels.index(-1)].name

@@ -22,6 +22,7 @@ from reidkit.data.silhouettes.layout import HEADER as STORE_HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
 from reidkit.data.staged import StagedLoader
 from reidkit.data.transforms import Augment, Normalise, RandomErasing
+from reidkit.data.video.reading import SUFFIXES as VIDEOS
 
 __all__ = [
     "adapters",
@@ -41,6 +42,7 @@ __all__ = [
     "is_store",
     "store_samples",
     "show",
+    "VIDEOS",
     "FrameDataset",
     "FrameSampling",
     "Item",

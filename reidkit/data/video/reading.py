@@ -18,6 +18,9 @@ FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 REPAIR = "copy it again, or repair it with `ffmpeg -i IN -c copy OUT`"
 LOST = 0.05  # share of the promised frames by which a container's count may be wrong
 
+# Files that are taken for videos by their names.
+SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm"})
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
