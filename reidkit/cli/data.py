@@ -41,11 +41,30 @@ def pack(
     source: Annotated[Path, typer.Argument(help="Folder of raw silhouettes, or a video file.")],
     out: Annotated[Path, typer.Argument(help="The packed store, a new folder.")],
     layout: Annotated[
-        str, typer.Option(help="How the folder is laid out; found out by itself.")
+        str,
+        typer.Option(
+            help="How the folder is laid out, casia_b (SUBJECT/CONDITION/VIEW), oumvlp, casia_a, "
+            "grew or folder (one walk); auto finds out."
+        ),
     ] = "auto",
     bits: Annotated[int, typer.Option(help="Bits a pixel: 8, or 1 without the grey edges.")] = 8,
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove specks far from the body before aligning.")
+    ] = False,
+    as_published: Annotated[
+        bool,
+        typer.Option(
+            "--as-published",
+            help="Use cut and doubled frames too, as GaitSet's published preparation does.",
+        ),
+    ] = False,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="Frames are 64 x 64 and aligned: pass them unchanged, reject any other. Without "
+            "it this is guessed of each sequence, and known of GREW.",
+        ),
     ] = False,
     segmenter: Annotated[
         str,
@@ -72,8 +91,13 @@ def pack(
     """
     if bits not in (1, 8):
         raise WrongCall(f"--bits {bits}: expected 8 or 1")
-    if source.is_file() and (layout != "auto" or clean):
-        raise WrongCall("--layout and --clean are for a folder of silhouettes, not for a video")
+    if source.is_file() and (layout != "auto" or clean or as_published or aligned):
+        raise WrongCall(
+            "--layout, --clean, --as-published and --aligned are for a folder of silhouettes, not "
+            "for a video"
+        )
+    if clean and (as_published or aligned):
+        raise WrongCall("--clean changes what --as-published and --aligned leave; choose one")
     if not source.is_file() and (
         segmenter != "background" or subject or view or person is not None
     ):
@@ -105,6 +129,8 @@ def pack(
                 layout=layout,
                 bits=bits,
                 clean=clean,
+                as_published=as_published,
+                aligned=True if aligned else None,
                 workers=os.cpu_count() or 1,
                 progress=progress,
             )
@@ -112,6 +138,8 @@ def pack(
         print_json(report.to_dict())
     else:
         console.say(report.text())
+    if not any(report.counts[verdict] for verdict in ("good", "warned")):
+        raise typer.Exit(1)
 
 
 @data_app.command("synth")
@@ -176,7 +204,7 @@ def synthesise(
         if not all(word.strip().isdigit() for word in pids.split(",")):
             raise WrongCall(f"--pids {pids}: expected numbers with commas between, such as 41,45")
         synthetic.write_video(out, pids=[int(word) for word in pids.split(",")], seed=seed)
-        told = f"{out}: {pids} walk by; the truth is in {out.with_suffix('.json')}"
+        told = f"{out}: pids {pids} walk by; the truth is in {out.with_suffix('.json')}"
     else:
         with console.bar("render") as update:
 
@@ -191,6 +219,11 @@ def synthesise(
                 given = {name.replace("identities", "subjects"): n for name, n in given.items()}
                 synthetic.write_casia_b(out, seed=seed, progress=progress, **given)
         told = f"{out}: {layout} layout; load it as benchmark {layout} with check: off"
+        if layout == "casia_b":
+            told = (
+                f"{out}: raw silhouettes in CASIA-B's layout; `reidkit data pack {out} STORE` "
+                "packs them, then load STORE as benchmark silhouettes"
+            )
     if as_json:
         print_json({"out": str(out)})
     else:

@@ -141,15 +141,16 @@ def find_samples(source: str, root: Path | None = None) -> Sequence[Sample]:
         return list(dict.fromkeys((*own.train, *own.query, *own.gallery)))
     if path.suffix.lower() in data.VIDEOS:
         raise ValueError(
-            f"{path} is a video: `reidkit data pack {path} STORE` finds who walks in it; name STORE"
+            f"{path} is a video: `reidkit data pack {path} STORE` finds who walks in it; then name "
+            "STORE"
         )
     if path.is_file():
         return [Sample((str(path),), -1)]
     name, colon, split = source.partition(":")
     if not colon:
         raise FileNotFoundError(
-            f"no {source}: a source is a folder of images, a packed store of silhouettes, an image, "
-            "a .csv or .parquet manifest, or benchmark:split such as market1501:query"
+            f"no {source}: a source is a folder of images, a packed store of silhouettes, an "
+            "image, a .csv or .parquet manifest, or benchmark:split such as market1501:query"
         )
     if split not in ("train", "query", "gallery"):
         raise ValueError(f"unknown split {split!r} in {source!r}: train, query or gallery")

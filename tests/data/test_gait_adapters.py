@@ -11,7 +11,9 @@ import pytest
 from reidkit.data import load_benchmark
 from reidkit.data.adapters import casia_b, gait3d, grew, ou_mvlp, silhouettes
 from reidkit.data.benchmarks import read_benchmark
+from reidkit.data.silhouettes.align import align
 from reidkit.data.silhouettes.pack import pack_silhouettes
+from reidkit.data.silhouettes.store import SilhouetteStore
 from reidkit.data.synthetic.gait_stand_ins import (
     draw_body,
     write_casia_b_stand_in,
@@ -66,6 +68,15 @@ def write_store(folder, sequences):
 
 def sequences_of(samples):
     return {(sample.pid, sample.condition, sample.view, sample.camid) for sample in samples}
+
+
+def counted(samples):
+    """Each sequence with the number of its frames."""
+    return sorted((s.pid, s.condition, s.view, s.camid, len(s.frames)) for s in samples)
+
+
+def draw_aligned(*words):
+    return align(draw_body(*words))
 
 
 def sides(benchmark):
@@ -165,18 +176,16 @@ def test_a_pack_of_the_tree_gives_the_same_samples_but_for_their_frames(tmp_path
     whole = tmp_path / "raw"
     kind = {"rearranged": True} if name == "grew" else {}
     WRITERS[name](whole, frames=6, **kind)
-    for file in whole.rglob("*gei.png"):  # an energy image is no frame of a walk
-        file.unlink()
     source = whole / "2D_Silhouettes" if name == "gait3d" else whole
     store = tmp_path / "packs" / f"{name}.pack"
-    pack_silhouettes(source, store)
+    assert not pack_silhouettes(source, store).warned  # an energy image touches the border
     if name == "gait3d":
         shutil.copy(whole / "Gait3D.json", tmp_path / "packs")
     raw = load_benchmark(name, whole, "off")
     for root in (store, store.parent) if name != "gait3d" else (store.parent,):
         packed = load_benchmark(name, root, "off")
         for ours, theirs in zip(sides(packed), sides(raw), strict=True):
-            assert sequences_of(ours) == sequences_of(theirs)
+            assert counted(ours) == counted(theirs)
             assert all(isinstance(sample.frames, StoredFrames) for sample in ours)
         assert packed.protocol == raw.protocol
 
@@ -506,6 +515,40 @@ def test_grew_gives_the_same_samples_as_unpacked_and_rearranged(written, tmp_pat
         for left, right in zip(sides(ours), sides(theirs), strict=True):
             assert sequences_of(left) == sequences_of(right)
             assert [sample.pid for sample in left] == [sample.pid for sample in right]
+
+
+@pytest.mark.parametrize("layout", ["auto", "grew"])
+def test_grew_packs_as_released(tmp_path, layout):
+    raw = write_grew(tmp_path / "raw", frames=6, draw=draw_aligned)
+    report = pack_silhouettes(raw, tmp_path / "grew.pack", layout=layout)
+    found = grew.scan(raw)
+    assert [(one.name, one.why) for one in report.rejected] == [
+        (place, "no frames") for place in found.empty
+    ]
+    assert {one.subject for one in report.sequences} == {
+        *("00001", "00002", "00001train", "00002train", "00003train", "probe")
+    }
+    for protocol in ("local", "submission"):
+        packed, tree = (
+            grew.load(root, "off", protocol=protocol) for root in (tmp_path / "grew.pack", raw)
+        )
+        for ours, theirs in zip(sides(packed), sides(tree), strict=True):
+            assert ours and counted(ours) == counted(theirs)
+    walks = {(w.subject, w.condition, w.view) for w in found.walks}
+    assert walks == {
+        (s.subject, s.condition, s.view) for s in report.sequences if s.verdict != "rejected"
+    }
+
+
+def test_grew_is_aligned_as_released_and_passes_unchanged(tmp_path):
+    raw = write_grew(tmp_path / "raw", frames=6, draw=draw_aligned, odd=False)
+    pack_silhouettes(raw, tmp_path / "store")
+    store = SilhouetteStore.open(tmp_path / "store")
+    assert {one.camid for one in store.sequences} == {-1}
+    for one in store.sequences:
+        files = sorted(f for f in (raw / one.source).glob("*.png") if "gei" not in f.name)
+        frames = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
+        np.testing.assert_array_equal(store.read(one.start + np.arange(one.length)), frames)
 
 
 def test_grew_of_published_size_passes_strictly(tmp_path, caplog):

@@ -111,6 +111,9 @@ def test_the_other_protocol_has_no_query_in_the_gallery_and_leaves_some_without_
 def test_an_unknown_protocol_is_refused(root):
     with pytest.raises(ValueError, match="protocol"):
         load_benchmark("mars", root, "off", protocol="torchreid")
+    for call in (mars.read, mars.load):
+        with pytest.raises(ValueError, match=r"^mars: protocol is 'x', expected mars or without_q"):
+            call(root, protocol="x")
 
 
 def test_only_the_counts_of_a_whole_stand_in_are_wrong(root):

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from reidkit.data.benchmarks import IMAGE_SUFFIXES, Finding, examples
-from reidkit.data.silhouettes.sources import natural
+from reidkit.data.benchmarks import Finding, examples
+from reidkit.data.silhouettes.sources import MEAN_IMAGE, is_frame, natural
 from reidkit.types import StoredFrames
 
 PICKLE = ".pkl"
-# GREW puts a gait energy image, the mean of a walk, beside its frames.
-MEAN_IMAGE = "gei.png"
 DEPTH = 4  # folders above a frame, at most
 
 
@@ -100,13 +98,6 @@ def scan_tree(folder: Path) -> Scan:
             for view in scan.subfolders(subject, condition):
                 scan.add(subject, condition, view, subject, condition, view)
     return scan
-
-
-def is_frame(name: str) -> bool:
-    """Whether a file is one silhouette of a sequence, by its name."""
-    if name.startswith(".") or name.endswith(MEAN_IMAGE):
-        return False
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def holds_pickles(folder: Path) -> bool:

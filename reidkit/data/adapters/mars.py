@@ -91,13 +91,16 @@ def read(root: Path, *, protocol: Protocol = "mars", files: bool = True) -> Read
     """Everything readable of MARS under `root`, with what is wrong; see `load`.
 
     `files=False` leaves out the look whether the listed frames exist. Raises FileNotFoundError
-    where `root` is no folder, ValueError where a table or a list of names cannot be read.
+    where `root` is no folder, ValueError where a table or a list of names cannot be read or there
+    is no such protocol.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{NAME}: protocol is {protocol!r}, expected {' or '.join(PROTOCOLS)}")
+    rules = PROTOCOLS[protocol]
     if not root.is_dir():
         raise FileNotFoundError(f"{NAME}: no folder {root}. {LAYOUT}")
     folder = find_root(root, PARENTS, "info")
     findings = absent(folder)
-    rules = PROTOCOLS[protocol]
     if findings:
         return Reading(NAME, (), (), (), rules, tuple(findings))
     tracks = read_tracks(folder / "info")
@@ -114,7 +117,7 @@ def read(root: Path, *, protocol: Protocol = "mars", files: bool = True) -> Read
         tuple(train.values()),
         tuple(test[place] for place in query),
         tuple(sample for place, sample in test.items() if place not in asked),
-        PROTOCOLS[protocol],
+        rules,
         tuple(findings),
     )
 

@@ -29,14 +29,18 @@ class Limits:
     Args:
         fewest_frames: fewer are used with a warning; after dropping cut or doubled frames they are
             rejected.
-        ordinary_share: up to this share of black, cut or speckled frames earns no warning; black
-            and cut ones are dropped and counted all the same.
+        ordinary_share: up to this share of black, cut or speckled frames earns no warning; they
+            are dropped or kept, and counted, all the same.
         second_person: area of a second piece, to the largest, beyond which it is another person.
+        drop_spoilt: leave out cut, doubled and faint frames. Without it they are counted and
+            warned of all the same, but used, as in GaitSet's published preparation, which leaves
+            out black frames only.
     """
 
     fewest_frames: int = FEWEST_FRAMES
     ordinary_share: float = ORDINARY_SHARE
     second_person: float = SECOND_PERSON
+    drop_spoilt: bool = True
 
     def __post_init__(self) -> None:
         if self.fewest_frames < 1:
@@ -59,12 +63,13 @@ class FrameFacts(NamedTuple):
     doubled: bool  # a second person
     specks: bool  # foreground far above or below the body
     binary: bool = False  # it came with values 0 and 1
+    faint: bool = False  # more than blank, but nothing in the brighter half
 
 
 class Judgement(NamedTuple):
     """The verdict, its reasons in one line, and which frames are used.
 
-    `aligned` says that the masks are aligned already and cropping was not asked for.
+    `aligned` says that the masks are aligned already, as told or guessed.
     """
 
     verdict: str
@@ -113,7 +118,7 @@ def inspect_and_clean(
     order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
     pieces = [Piece(*(int(value) for value in stats[label])) for label in order]
     if not pieces:  # a veil of dark grey
-        return FrameFacts((height, width), True, False, False, False, False), mask
+        return FrameFacts((height, width), False, filled, False, False, False, faint=True), mask
     doubled = any(
         piece.area > limits.second_person * pieces[0].area and is_person(piece, pieces[0])
         for piece in pieces[1:]
@@ -180,35 +185,52 @@ def judge(masks: Iterable[NDArray[np.uint8]], limits: Limits = USUAL) -> Judgeme
 
 
 def settle(
-    facts: Sequence[FrameFacts], limits: Limits = USUAL, *, cleaned: bool = False
+    facts: Sequence[FrameFacts],
+    limits: Limits = USUAL,
+    *,
+    cleaned: bool = False,
+    aligned: bool | None = None,
 ) -> Judgement:
     """The verdict over the facts of a sequence.
 
     "good" shows one whole person; a few black or cut frames are dropped from it, and `why` counts
     them. "warned" is used, but something is odd, or many frames were dropped. "rejected" has no
     usable frame, or fewer than `fewest_frames` after cut or doubled ones were dropped.
+
+    `aligned` None guesses it: the body fills the height of most frames. Aligned bodies touch the
+    border by construction, and who aligned them chose the person: a second piece is counted and
+    warned of, but no frame is dropped for it.
     """
     total = len(facts)
     if not total:
         return Judgement("rejected", "no frames", ())
-    seen = [fact for fact in facts if not fact.blank]
+    dropping = limits.drop_spoilt
+    black_places = {
+        place for place, fact in enumerate(facts) if fact.blank or (fact.faint and dropping)
+    }
+    seen = [fact for place, fact in enumerate(facts) if place not in black_places]
     if not seen:
-        return Judgement("rejected", "all black", ())
-    aligned = 2 * sum(fact.filled for fact in seen) > len(seen)
+        return Judgement("rejected", "all black", (), bool(aligned))
+    if aligned is None:
+        aligned = 2 * sum(fact.filled for fact in seen) > len(seen)
+    dropping = dropping and not aligned
     used = tuple(
         place
         for place, fact in enumerate(facts)
-        if not (fact.blank or fact.doubled or (fact.cropped and not aligned))
+        if place not in black_places and not (dropping and (fact.doubled or fact.cropped))
     )
-    black = total - len(seen)
+    black = len(black_places)
+    faint = sum(fact.faint for fact in seen)
     doubled = sum(fact.doubled for fact in seen)
     cropped = 0 if aligned else sum(fact.cropped and not fact.doubled for fact in seen)
     specks = 0 if aligned else sum(facts[place].specks for place in used)
     few = limits.ordinary_share * total
+    kept = "" if dropping else " (kept)"
     reasons = [  # what to say, of how many frames, and how many are ordinary
         ("black: {} of {} frames", black, few),
-        ("cropped: touches the border in {} of {} frames", cropped, few),
-        ("two people in {} of {} frames", doubled, 0),
+        ("faint: nothing in the brighter half in {} of {} frames" + kept, faint, 0),
+        ("cropped: touches the border in {} of {} frames" + kept, cropped, few),
+        ("two people in {} of {} frames" + kept, doubled, 0),
         (
             f"specks far from the body in {{}} of {{}} frames ({'removed' if cleaned else 'kept'})",
             specks,
@@ -228,7 +250,7 @@ def settle(
     short = len(used) < limits.fewest_frames
     if short:
         why.append(f"too short ({len(used)} {'frame' if len(used) == 1 else 'frames'})")
-    if not used or (short and (cropped or doubled)):
+    if not used or (short and dropping and (cropped or doubled)):
         return Judgement("rejected", "; ".join(why), (), aligned)
     verdict = "warned" if odd or short or len(sizes) > 1 else "good"
     return Judgement(verdict, "; ".join(why), used, aligned)

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,20 @@ from reidkit.data.silhouettes.align import align
 from reidkit.data.silhouettes.judge import USUAL, Limits, inspect_and_clean, settle
 from reidkit.data.silhouettes.layout import VERDICTS, StoredSequence
 from reidkit.data.silhouettes.pickles import HostilePickleError, load_array_pickle
-from reidkit.data.silhouettes.sources import Source, find_sequences
+from reidkit.data.silhouettes.sources import ALIGNED, Source, find_sequences, known_layout
 from reidkit.data.silhouettes.store import SilhouetteStore, StoreWriter
 
 SIZE = 64
 SHOWN = 20  # sequences a report prints of each verdict; all are in sequences.csv
 Progress = Callable[[int, int], None]
+
+
+class Choices(NamedTuple):
+    """What changes the pixels of a pack; see `pack_silhouettes`."""
+
+    limits: Limits = USUAL
+    clean: bool = False
+    aligned: bool | None = None
 
 
 class Prepared(NamedTuple):
@@ -87,6 +95,8 @@ def pack_silhouettes(
     workers: int = 0,
     limits: Limits = USUAL,
     clean: bool = False,
+    as_published: bool = False,
+    aligned: bool | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
     """Write the store `out` of the silhouettes below `src`, and report what became of each.
@@ -100,14 +110,29 @@ def pack_silhouettes(
         workers: threads that read and align; 0 does it here.
         limits: of what is used.
         clean: remove specks far from the body before aligning. As published, they are kept.
+        as_published: use cut and doubled frames too, as GaitSet's published preparation does: it
+            leaves out black ones only. They are counted and warned of all the same.
+        aligned: whether the silhouettes are aligned already. True passes frames of 64 x 64
+            unchanged, and a sequence with any other is rejected; False cuts and scales all. None
+            is True for the layout "grew", and elsewhere guessed of each sequence: the body fills
+            90 % of the height of most of its frames.
         progress: told how many sequences are done, and of how many.
 
     Raises FileNotFoundError or ValueError for a `src` without sequences, and ValueError for an
-    `out` that holds something else.
+    `out` that holds something else or for choices that contradict each other.
     """
+    layout = known_layout(src, layout)
+    if aligned is None and layout in ALIGNED:
+        aligned = True
+    if clean and (aligned or as_published):
+        other = "as_published keeps specks" if as_published else "aligned frames pass unchanged"
+        raise ValueError(f"clean removes specks, but {other}; choose one")
+    if as_published:
+        limits = replace(limits, drop_spoilt=False)
+    choices = Choices(limits, clean, aligned)
     sources = find_sequences(src, layout)
     out = Path(out)
-    origin = fingerprint(sources, limits, clean)
+    origin = fingerprint(sources, choices)
     if (out / "store.json").is_file():
         store = SilhouetteStore.open(out)
         if (store.origin, store.bits) != (origin, bits):
@@ -119,7 +144,7 @@ def pack_silhouettes(
     with StoreWriter(out, size=(SIZE, SIZE), bits=bits, origin=origin) as writer:
         todo = [source for source in sources if one_line(source.name) not in writer.done]
         done = len(sources) - len(todo)
-        for source, made in prepare_all(todo, limits, clean, workers):
+        for source, made in prepare_all(todo, choices, workers):
             write(writer, source, made)
             done += 1
             if progress is not None:
@@ -153,18 +178,18 @@ def one_line(text: str) -> str:
 
 
 def prepare_all(
-    sources: Sequence[Source], limits: Limits, clean: bool, workers: int
+    sources: Sequence[Source], choices: Choices, workers: int
 ) -> Iterator[tuple[Source, Prepared]]:
     """Every source with what `prepare` makes of it, in order; a few are made ahead by threads."""
     if workers < 1:
         for source in sources:
-            yield source, prepare(source, limits, clean)
+            yield source, prepare(source, choices)
         return
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Source, Future[Prepared]]] = deque()
         try:
             for source in sources:
-                waiting.append((source, pool.submit(prepare, source, limits, clean)))
+                waiting.append((source, pool.submit(prepare, source, choices)))
                 if len(waiting) > 2 * workers:  # so many are held in memory, not all
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -176,31 +201,36 @@ def prepare_all(
                 future.cancel()
 
 
-def prepare(source: Source, limits: Limits = USUAL, clean: bool = False) -> Prepared:
+def prepare(source: Source, choices: Choices) -> Prepared:
     """Read, judge and align one sequence; whatever is wrong with its files becomes its verdict."""
     nothing = np.empty((0, SIZE, SIZE), np.uint8)
     if source.fault:
         return Prepared("rejected", f"unreadable: {source.fault}", nothing)
-    facts, aligned, raw = [], [], []
+    limits, clean, told = choices
+    facts, made, raw = [], [], []
     try:
-        for mask in read_masks(source):
+        for number, mask in enumerate(read_masks(source), 1):
+            height, width = mask.shape
+            if told and (height, width) != (SIZE, SIZE):
+                why = f"not aligned: frame {number} is {height}x{width}, expected {SIZE}x{SIZE}"
+                return Prepared("rejected", why, nothing)
             mask, binary = stretch(mask)
             fact, cleaned = inspect_and_clean(mask, limits)
-            made = align(cleaned if clean else mask)
-            facts.append(fact._replace(binary=binary, blank=fact.blank or made is None))
-            aligned.append(made)
-            raw.append(centre(mask) if mask.shape[0] == SIZE >= mask.shape[1] else None)
+            frame = mask if told else align(cleaned if clean else mask)
+            facts.append(fact._replace(binary=binary, blank=fact.blank or frame is None))
+            made.append(frame)
+            raw.append(centre(mask) if height == SIZE >= width else None)
     except HostilePickleError as error:
         return Prepared("rejected", str(error), nothing)
     except (ValueError, OSError) as error:
         return Prepared("rejected", f"unreadable: {error}", nothing)
-    verdict, why, used, ready = settle(facts, limits, cleaned=clean)
+    verdict, why, used, ready = settle(facts, limits, cleaned=clean, aligned=told)
     frames = []
     for place in used:
         untouched = raw[place] if ready else None
-        frame = aligned[place] if untouched is None else untouched
-        assert frame is not None  # a frame that cannot be aligned is blank, and blank is not used
-        frames.append(frame)
+        chosen = made[place] if untouched is None else untouched
+        assert chosen is not None  # a frame that cannot be aligned is blank, and blank is not used
+        frames.append(chosen)
     return Prepared(verdict, why, np.stack(frames) if frames else nothing)
 
 
@@ -231,13 +261,14 @@ def centre(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(mask, ((0, 0), (left, SIZE - mask.shape[1] - left)))
 
 
-def fingerprint(sources: Sequence[Source], limits: Limits, clean: bool) -> str:
-    """A word for what is packed and how: names of all files, the size of each sequence's first, and
-    the choices that change pixels. The same for a folder that was moved."""
-    digest = hashlib.sha256(repr((limits, clean)).encode())
+def fingerprint(sources: Sequence[Source], choices: Choices) -> str:
+    """A word for what is packed and how: who walks in which files, the size of each sequence's
+    first, and the choices that change pixels. The same for a folder that was moved."""
+    digest = hashlib.sha256(repr(choices).encode())
     for source in sources:
         files = (source.frames,) if isinstance(source.frames, Path) else source.frames
         size = files[0].stat().st_size if files else 0
         names = [file.name for file in files]
-        digest.update(repr((source.name, source.camid, size, names)).encode())
+        who = (source.subject, source.condition, source.view, source.camid)
+        digest.update(repr((source.name, who, size, names)).encode())
     return digest.hexdigest()[:16]

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.data.silhouettes.align import align
+
 Draw = Callable[[str, str, str, int], NDArray[np.uint8]]
 
 SIZE = (96, 72)
@@ -54,6 +56,13 @@ def draw_body(subject: str, condition: str, view: str, frame: int) -> NDArray[np
     if condition.startswith("bg"):
         cv2.circle(mask, (middle + width, 46), 6, 255, -1)
     return mask
+
+
+def draw_aligned(subject: str, condition: str, view: str, frame: int) -> NDArray[np.uint8]:
+    """The walker of `draw_body` as GREW has it: aligned, (64, 64)."""
+    aligned = align(draw_body(subject, condition, view, frame))
+    assert aligned is not None, "a body is never empty"
+    return aligned
 
 
 def write_casia_b_stand_in(
@@ -115,7 +124,7 @@ def write_grew(
     videos: int = 3,
     frames: int = 4,
     rearranged: bool = False,
-    draw: Draw = draw_body,
+    draw: Draw = draw_aligned,
     odd: bool = True,
 ) -> Path:
     """GREW: `train/00001/VIDEO/0001.png`, `test/gallery/00001/VIDEO`, `test/probe/VIDEO`, each with
@@ -140,7 +149,7 @@ def write_grew(
     write_shots(shots, frames, "04d", draw, odd)
     for shot in shots:
         if shot in shots[:-2] or not odd:
-            write_mask(shot.folder / f"{shot.view}_2d_gei.png", np.full(SIZE, 128, np.uint8))
+            write_mask(shot.folder / f"{shot.view}_2d_gei.png", np.full((64, 64), 128, np.uint8))
     return out
 
 

@@ -25,9 +25,6 @@ from reidkit.data.video.boxes import (
 )
 from reidkit.data.video.masks import Box, PersonMask
 
-ALONE = 0.75  # overlap from which on one expected box explains a detection
-TOGETHER = 0.3  # share of an expected box in another from which on they stand in one place
-SIDES = 25  # boxes whose median is the size of a person: a step or two
 SIDES = 25  # boxes whose median is the size of a person: a step or two
 WHOLE = 3  # boxes inside the picture from which on a track is somebody, not a foot at the border
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reidkit.data.silhouettes.align import align
-from reidkit.data.silhouettes.judge import Limits, inspect, inspect_and_clean, judge
+from reidkit.data.silhouettes.judge import Limits, inspect, inspect_and_clean, judge, settle
 from tests.data.silhouettes.bodies import body, walk
 
 BLACK = np.zeros((140, 180), np.uint8)
@@ -122,6 +122,54 @@ def test_aligned_masks_touch_the_border_by_construction(size):
         cut = (size[0] - size[1]) // 2
         masks.append(aligned[:, cut : size[0] - cut])
     assert judge(masks) == ("good", "", tuple(range(8)), True)
+
+
+KEPT = Limits(drop_spoilt=False)
+
+
+def test_spoilt_frames_are_used_as_published_and_said():
+    found = judge([*walk(6), body(y=60), body(x=-8), two(), BLACK], KEPT)
+    assert found.verdict == "warned" and found.used == tuple(range(9))
+    assert found.why == (
+        "black: 1 of 10 frames; cropped: touches the border in 2 of 10 frames (kept); "
+        "two people in 1 of 10 frames (kept)"
+    )
+    assert judge([body(y=60)] * 3, KEPT)[1:3] == (
+        "cropped: touches the border in 3 of 3 frames (kept); too short (3 frames)",
+        (0, 1, 2),
+    )
+
+
+def test_a_faint_frame_is_no_black_one_as_published():
+    faint = np.full((140, 180), 60, np.uint8)
+    found = judge([*walk(8), faint], KEPT)
+    assert found[:2] == ("warned", "faint: nothing in the brighter half in 1 of 9 frames (kept)")
+    assert found.used == tuple(range(9))
+    assert judge([*walk(8), faint]).why == "black: 1 of 9 frames"
+    assert judge([BLACK] * 9, KEPT)[:3] == ("rejected", "all black", ())
+
+
+def aligned_pair():
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 8:24] = mask[4:60, 40:56] = 255
+    return mask
+
+
+def test_a_second_piece_of_aligned_masks_is_said_and_not_dropped():
+    found = judge([*(align(mask) for mask in walk(8)), aligned_pair()])
+    assert found.aligned and found.used == tuple(range(9))
+    assert found[:2] == ("warned", "two people in 1 of 9 frames (kept)")
+    few = judge([aligned_pair()] * 3)
+    assert few[:2] == ("warned", "two people in 3 of 3 frames (kept); too short (3 frames)")
+
+
+def test_who_knows_that_masks_are_aligned_or_not_need_not_guess():
+    low = body(x=20, y=24, tall=40, wide=16, size=(64, 64))
+    facts = [inspect(low)] * 8
+    assert not settle(facts).aligned and settle(facts, aligned=True).aligned
+    full = [inspect(align(mask)) for mask in walk(8)]
+    assert settle(full).used == settle(full, aligned=True).used == tuple(range(8))
+    assert settle(full, aligned=False).verdict == "rejected"  # all touch the border
 
 
 def test_a_small_picture_that_the_body_does_not_fill_is_no_aligned_one():

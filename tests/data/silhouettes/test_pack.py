@@ -119,7 +119,15 @@ def test_a_complete_store_is_only_reported(tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "choice", [{"bits": 1}, {"clean": True}, {"limits": Limits(fewest_frames=2)}]
+    "choice",
+    [
+        {"bits": 1},
+        {"clean": True},
+        {"limits": Limits(fewest_frames=2)},
+        {"as_published": True},
+        {"aligned": True},
+        {"aligned": False},
+    ],
 )
 def test_a_complete_store_with_other_choices_is_refused(tree, tmp_path, choice):
     pack_silhouettes(tree, tmp_path / "out")
@@ -163,6 +171,92 @@ def test_aligned_frames_pass_unchanged(tmp_path):
     cut = frames.copy()
     cut[:, :, :10] = cut[:, :, 54:] = 0
     np.testing.assert_array_equal(store.read(np.arange(8, 16)), cut)
+
+
+def frames_of(folder):
+    store = SilhouetteStore.open(folder)
+    return store.read(np.arange(len(store)))
+
+
+def test_as_published_only_black_frames_are_left_out(tmp_path):
+    two = np.maximum(body(x=120), body(x=20))
+    masks = [*walk(6), body(y=60), two, np.zeros((140, 180), np.uint8)]
+    src = write_walk(tmp_path / "src/1/a/000", masks).parents[2]
+    pack_silhouettes(src, tmp_path / "usual")
+    assert len(frames_of(tmp_path / "usual")) == 6
+    report = pack_silhouettes(src, tmp_path / "published", as_published=True)
+    np.testing.assert_array_equal(
+        frames_of(tmp_path / "published"), [align(mask) for mask in masks[:8]]
+    )
+    (found,) = report.warned
+    assert "cropped: touches the border in 1 of 9 frames (kept)" in found.why
+    assert "two people in 1 of 9 frames (kept)" in found.why
+
+
+def test_as_published_a_faint_frame_is_used(tmp_path):
+    masks = [*walk(6), body() // 4]
+    src = write_walk(tmp_path / "src/1/a/000", masks).parents[2]
+    pack_silhouettes(src, tmp_path / "out", as_published=True)
+    np.testing.assert_array_equal(frames_of(tmp_path / "out"), [align(mask) for mask in masks])
+
+
+def test_as_published_no_sequence_is_rejected_for_its_cut_frames(tmp_path):
+    src = write_walk(tmp_path / "src/1/a/000", [body(y=60, step=step) for step in range(8)])
+    assert pack_silhouettes(src, tmp_path / "usual").counts["rejected"] == 1
+    assert pack_silhouettes(src, tmp_path / "out", as_published=True).counts["warned"] == 1
+
+
+@pytest.mark.parametrize("kind", ["pictures", "pickle"])
+def test_a_second_piece_of_aligned_frames_is_said_and_not_dropped(tmp_path, kind):
+    frames = np.stack([align(mask) for mask in walk(8)])
+    frames[5, 4:60, :16] = 255
+    if kind == "pictures":
+        src = write_walk(tmp_path / "src/1/a/000", frames).parents[2]
+    else:
+        src = write_pickle(tmp_path, frames)
+    (found,) = pack_silhouettes(src, tmp_path / "out").warned
+    assert found.why == "two people in 1 of 8 frames (kept)"
+    np.testing.assert_array_equal(frames_of(tmp_path / "out"), frames)
+
+
+def test_frames_told_to_be_aligned_pass_although_the_body_is_small(tmp_path):
+    frames = np.stack([body(x=20, y=4 * n, tall=40, wide=16, size=(64, 64)) for n in range(6)])
+    src = write_walk(tmp_path / "src/1/a/000", frames).parents[2]
+    pack_silhouettes(src, tmp_path / "guessed")
+    assert not np.array_equal(frames_of(tmp_path / "guessed")[0], frames[0])
+    pack_silhouettes(src, tmp_path / "told", aligned=True)
+    np.testing.assert_array_equal(frames_of(tmp_path / "told"), frames)
+
+
+@pytest.mark.parametrize("shape", [(64, 44), (128, 128), (140, 180), (44, 64)])
+def test_anything_but_aligned_frames_is_rejected_where_they_are_told(tmp_path, shape):
+    frames = [align(mask) for mask in walk(8)]
+    frames[2] = cv2.resize(frames[2], shape[::-1])
+    src = write_walk(tmp_path / "src/1/a/000", frames).parents[2]
+    (found,) = pack_silhouettes(src, tmp_path / "out", aligned=True).rejected
+    assert found.why == f"not aligned: frame 3 is {shape[0]}x{shape[1]}, expected 64x64"
+
+
+def test_frames_told_not_to_be_aligned_are_cut_again(tmp_path):
+    frames = np.stack([np.roll(align(mask), 3, axis=1) for mask in walk(8)])
+    src = write_walk(tmp_path / "src/1/a/000", frames).parents[2]
+    pack_silhouettes(src, tmp_path / "out", aligned=False, as_published=True)
+    np.testing.assert_array_equal(frames_of(tmp_path / "out"), [align(mask) for mask in frames])
+
+
+def test_grew_is_taken_as_aligned_unless_told_otherwise(tmp_path):
+    src = tmp_path / "src"
+    write_walk(src / "train/00001/video", walk(8))
+    (found,) = pack_silhouettes(src, tmp_path / "out").rejected
+    assert found.why == "not aligned: frame 1 is 140x180, expected 64x64"
+    assert pack_silhouettes(src, tmp_path / "raw", aligned=False).counts["good"] == 1
+
+
+@pytest.mark.parametrize("choice", [{"aligned": True}, {"as_published": True}])
+def test_choices_that_contradict_each_other_are_refused(tree, tmp_path, choice):
+    with pytest.raises(ValueError, match=r"clean removes specks, but .*; choose one$"):
+        pack_silhouettes(tree, tmp_path / "out", clean=True, **choice)
+    assert not list(tmp_path.glob("out*"))
 
 
 def write_pickle(tmp_path, value):

@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from reidkit.data.silhouettes.sources import find_sequences
+from reidkit.data.adapters.gait_trees import scan_tree
+from reidkit.data.silhouettes.sources import find_sequences, is_frame, known_layout
 
 
 def touch(*paths):
@@ -56,6 +57,60 @@ def test_casia_a_names_view_and_walk_in_the_second_folder(tmp_path):
         ("fyc", "1", "090", 2, "fyc/90_1"),
         ("fyc", "2", "000", 0, "fyc/00_2"),
     ]
+
+
+def test_grew_as_released_says_side_and_identity_in_its_folders(tmp_path):
+    for place in ("train/00001/v2", "test/gallery/00001/v9", "test/gallery/00001/v1"):
+        touch(tmp_path / place / "1.png", tmp_path / place / "v_2d_gei.png")
+    touch(tmp_path / "test/probe/v5/1.png", tmp_path / "distractor/v7/1.png")
+    found = find_sequences(tmp_path)
+    assert facts(found) == [
+        ("00001", "01", "v1", -1, "test/gallery/00001/v1"),
+        ("00001", "02", "v9", -1, "test/gallery/00001/v9"),
+        ("00001train", "00", "v2", -1, "train/00001/v2"),
+        ("probe", "03", "v5", -1, "test/probe/v5"),
+    ]
+    assert {path.name for source in found for path in source.frames} == {"1.png"}
+
+
+@pytest.mark.parametrize("place", ["train/00001/v", "test/gallery/00001/v"])
+def test_half_of_grew_is_grew(tmp_path, place):
+    touch(tmp_path / place / "1.png")
+    assert known_layout(tmp_path) == "grew"
+    assert len(find_sequences(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("place", ["train/00001", "test/gallery/00001", "test/probe"])
+def test_frames_of_grew_outside_a_video_are_not_left_out_silently(tmp_path, place):
+    touch(tmp_path / "train/00002/v/1.png", tmp_path / place / "1.png")
+    with pytest.raises(ValueError, match="holds frames itself; expected train/"):
+        find_sequences(tmp_path)
+
+
+def test_grew_can_be_named_and_be_absent(tmp_path):
+    touch(tmp_path / "001/nm-01/018/1.png")
+    with pytest.raises(ValueError, match=r"no sequences in .*; expected train/"):
+        find_sequences(tmp_path, "grew")
+
+
+@pytest.mark.parametrize(
+    "name, taken",
+    [
+        ("001.png", True),
+        ("001.PNG", True),
+        ("0a1b_2d_gei.png", False),
+        ("gei.png", False),
+        (".001.png", False),
+        ("Thumbs.db", False),
+        ("000.pkl", False),
+    ],
+)
+def test_readers_and_packing_take_the_same_files_for_frames(tmp_path, name, taken):
+    touch(tmp_path / "001/nm-01/018/5.png", tmp_path / "001/nm-01/036" / name)
+    frames = find_sequences(tmp_path)[1].frames
+    walks = [walk for walk in scan_tree(tmp_path).walks if walk.view == "036"]
+    assert is_frame(name) == bool(walks) == taken
+    assert name.endswith(".pkl") or bool(frames) == taken
 
 
 def test_a_folder_of_pictures_is_one_walk(tmp_path):
