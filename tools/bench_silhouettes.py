@@ -5,7 +5,8 @@
 
 Made-up aligned silhouettes in a temporary folder, read by all contestants in one process: the same
 sequences and the same frames, drawn with replacement, to a uint8 batch (B, T, 1, 64, 44). Medians
-over three turns of `--repeats` batches. Everything was read once before, as after a first epoch:
+over three turns of `--repeats` batches. "dataset" is the same behind reidkit's dataset and collate,
+which also draw the frames. Everything was read once before, as after a first epoch:
 files are in the system's cache, and the store's pages are mapped.
 """
 
@@ -14,7 +15,7 @@ import pickle
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reidkit.data.clips import Wanted, read_clips
 from reidkit.data.dataset import FrameDataset
 from reidkit.data.frames import FrameSampling
 from reidkit.data.loader import collate
 from reidkit.data.silhouettes.align import align
 from reidkit.data.silhouettes.store import SilhouetteStore, StoreWriter, store_samples
-from reidkit.types import SILHOUETTES
+from reidkit.types import SILHOUETTES, Sample
 
 CUT = 10  # columns on each side
 TURNS = 3
@@ -68,20 +70,32 @@ def write(folder: Path, sequences: int, frames: int) -> None:
                 pickle.dump(clip, file)
 
 
-def from_store(store: SilhouetteStore, draw: Draw) -> torch.Tensor:
-    """What reidkit does for a batch, without its samplers: read, cut, stack."""
-    width = store.size[1] - 2 * CUT
-    batch = torch.empty((*draw.frames.shape, 1, store.size[0], width), dtype=torch.uint8)
-    rows = batch.numpy()
-    for row, sequence, frames in zip(rows, draw.sequences, draw.frames, strict=True):
-        start = store.sequences[sequence].start
-        row[:, 0] = store.read(start + frames)[:, :, CUT:-CUT]
-    return batch
+def from_store(samples: Sequence[Sample], draw: Draw) -> torch.Tensor:
+    """What reidkit's dataset and collate do for a batch whose frames are drawn already."""
+    wanted = [
+        Wanted(samples[sequence], frames)
+        for sequence, frames in zip(draw.sequences, draw.frames, strict=True)
+    ]
+    height, width = SILHOUETTES.size
+    batch = np.empty((*draw.frames.shape, 1, height, width), np.uint8)
+    for row, clip in zip(batch, read_clips(wanted, SILHOUETTES.size, channels=1), strict=True):
+        row[:] = clip.transpose(0, 3, 1, 2)
+    return torch.from_numpy(batch)
 
 
 def from_dataset(dataset: FrameDataset, draw: Draw) -> torch.Tensor:
-    """reidkit's own dataset and collate, which draw their frames themselves."""
+    """A dataset of reidkit and its collate, which draw their frames themselves."""
     return collate(dataset.__getitems__(draw.sequences.tolist())).frames
+
+
+class Pickled(FrameDataset):
+    """reidkit's dataset over a pickle a sequence."""
+
+    def read(self, wanted: Sequence[Wanted]) -> Iterable[NDArray[np.uint8]]:
+        """The chosen frames of each pickle."""
+        for sample, chosen in wanted:
+            with open(sample.frames[0], "rb") as file:
+                yield pickle.load(file)[chosen][:, :, CUT:-CUT, None]
 
 
 def from_pictures(names: list[list[str]], draw: Draw) -> torch.Tensor:
@@ -144,37 +158,49 @@ def main() -> None:
         write(folder, size.sequences, size.frames)
         store = SilhouetteStore.open(folder / "store")
         samples = store_samples(store, "bench")
-        dataset = FrameDataset(
-            samples,
-            [sample.pid for sample in samples],
-            size=SILHOUETTES.size,
-            channels=1,
-            frames=FrameSampling("replacement", size.chosen),
-        )
         numbers, steps = range(size.sequences), range(size.frames)
         pictures = [[str(folder / f"{n:04d}/{step:03d}.png") for step in steps] for n in numbers]
         pickles = [str(folder / f"{n:04d}.pkl") for n in numbers]
+
+        def dataset(kind: type[FrameDataset], files: Sequence[Sequence[str]]) -> FrameDataset:
+            return kind(
+                [Sample(names, 0) for names in files],
+                [0] * len(files),
+                size=SILHOUETTES.size,
+                channels=1,
+                frames=FrameSampling("replacement", size.chosen),
+            )
+
+        walks = [sample.frames for sample in samples]
+        whole = {
+            "store": dataset(FrameDataset, walks),
+            "pickles": dataset(Pickled, [[name] * size.frames for name in pickles]),
+            "PNGs": dataset(FrameDataset, pictures),
+        }
         contestants: dict[str, Callable[[Draw], torch.Tensor]] = {
-            "store": lambda draw: from_store(store, draw),
-            "FrameDataset": lambda draw: from_dataset(dataset, draw),
+            "store": lambda draw: from_store(samples, draw),
             "pickles": lambda draw: from_pickles(pickles, draw),
             "PNGs": lambda draw: from_pictures(pictures, draw),
+            "dataset, store": lambda draw: from_dataset(whole["store"], draw),
+            "dataset, pickles": lambda draw: from_dataset(whole["pickles"], draw),
+            "dataset, PNGs": lambda draw: from_dataset(whole["PNGs"], draw),
         }
         store.read(np.arange(len(store)))
         first = [read(draws[0]) for read in contestants.values()]
         assert len({tuple(batch.shape) for batch in first}) == 1
-        assert torch.equal(first[0], first[2]) and torch.equal(first[0], first[3])
+        assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
         found = rounds(contestants, draws[1:])
     total = size.batch * size.chosen
     print(
         f"batches of {size.batch} x {size.chosen} frames from {size.sequences} sequences of "
         f"{size.frames}, uint8 {tuple(first[0].shape)}, median of {TURNS} x {size.repeats}"
     )
-    print(f"{'':14}  ms a batch   frames/s  to PNGs  to pickles")
+    print(f"{'':18}  ms a batch   frames/s  to PNGs  to pickles")
     for name, seconds in found.items():
+        own = "dataset, " if name.startswith("dataset") else ""  # likes are compared with likes
         print(
-            f"{name:14}  {1000 * seconds:10.2f}  {total / seconds:9,.0f}  "
-            f"{found['PNGs'] / seconds:6.1f}x  {found['pickles'] / seconds:9.1f}x"
+            f"{name:18}  {1000 * seconds:10.2f}  {total / seconds:9,.0f}  "
+            f"{found[own + 'PNGs'] / seconds:6.1f}x  {found[own + 'pickles'] / seconds:9.1f}x"
         )
 
 

@@ -1,9 +1,10 @@
 """The chosen frames of a sample as one array, whether they are pictures or packed silhouettes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +16,32 @@ from reidkit.data.silhouettes.store import SilhouetteStore
 from reidkit.types import Sample, StoredFrames
 
 Clip = NDArray[np.uint8]
+
+
+class Wanted(NamedTuple):
+    """A sample and the positions of its frames that are to be read."""
+
+    sample: Sample
+    chosen: Sequence[int]
+
+
+def read_clips(
+    wanted: Sequence[Wanted], size: tuple[int, int], channels: int = 3
+) -> Iterator[Clip]:
+    """A clip for each, as `read_clip` gives it; packed sequences of one store are read at once."""
+    packed = [one.sample.frames for one in wanted if isinstance(one.sample.frames, StoredFrames)]
+    stores = {frames.store for frames in packed}
+    if channels != 1 or len(stores) != 1 or len(packed) != len(wanted):
+        for sample, chosen in wanted:
+            yield read_clip(sample, chosen, size, channels)
+        return
+    places = [
+        np.asarray(one.chosen, np.int64) + frames.start
+        for one, frames in zip(wanted, packed, strict=True)
+    ]
+    pieces = open_store(stores.pop()).read_each(places)
+    for (sample, _), frames in zip(wanted, pieces, strict=True):
+        yield fit(frames, size, sample.name)[..., None]
 
 
 def read_clip(

@@ -1,15 +1,16 @@
 """Samples and labels to uint8 frames: one dataset for images, tracklets and sequences."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reidkit.data.clips import read_clip
+from reidkit.data.clips import Wanted, read_clips
 from reidkit.data.frames import FrameSampling
 from reidkit.data.transforms import Augment
 from reidkit.types import Sample
@@ -101,22 +102,31 @@ class FrameDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """The item at `index`; an unreadable file is a ValueError that names it."""
-        return self._item(index, 0)
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of a batch; an index that comes twice is drawn anew each time."""
         seen: Counter[int] = Counter()
-        items = []
+        drawn = []
         for index in indices:
-            items.append(self._item(index, seen[index]))
+            generator = np.random.default_rng((self.seed, int(self._epoch[0]), index, seen[index]))
+            sample = self.samples[index]
+            chosen = self.sampling.choose(len(sample.frames), generator)
+            drawn.append((index, Wanted(sample, chosen), generator))
             seen[index] += 1
-        return items
+        clips = self.read([wanted for _, wanted, _ in drawn])
+        return [
+            self._item(index, wanted.sample, clip, generator)
+            for (index, wanted, generator), clip in zip(drawn, clips, strict=True)
+        ]
 
-    def _item(self, index: int, repeat: int) -> Item:
-        sample = self.samples[index]
-        generator = np.random.default_rng((self.seed, int(self._epoch[0]), index, repeat))
-        chosen = self.sampling.choose(len(sample.frames), generator)
-        clip = read_clip(sample, chosen, self.size, self.channels)
+    def read(self, wanted: Sequence[Wanted]) -> Iterable[NDArray[np.uint8]]:
+        """A clip (T, H, W, channels) for each; the place to read from somewhere else."""
+        return read_clips(wanted, self.size, self.channels)
+
+    def _item(
+        self, index: int, sample: Sample, clip: NDArray[np.uint8], generator: np.random.Generator
+    ) -> Item:
         if self.augment is not None:
             clip = self.augment(clip, generator)
         frames = clip.transpose(0, 3, 1, 2)  # `collate` copies it, whatever its strides

@@ -25,7 +25,8 @@ def collate(items: Sequence[Item]) -> Batch:
     lengths = torch.tensor([len(item.frames) for item in items])
     longest = int(lengths.max())
     # By numpy: torch would start its threads for each of these small copies.
-    frames = np.zeros((len(items), longest, *items[0].frames.shape[1:]), np.uint8)
+    new = np.empty if int(lengths.min()) == longest else np.zeros
+    frames = new((len(items), longest, *items[0].frames.shape[1:]), np.uint8)
     for place, item in zip(frames, items, strict=True):
         place[: len(item.frames)] = item.frames.numpy()
     return Batch(

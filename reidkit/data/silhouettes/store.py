@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +86,28 @@ class SilhouetteStore:
         With one bit a pixel the values are 0 and 255. Raises ValueError for a position outside
         [0, number of frames).
         """
-        places = np.asarray(positions, np.int64)
-        if places.ndim != 1:
-            raise ValueError(f"positions have shape {places.shape}, expected (T,)")
-        if not len(places):
-            return np.empty((0, *self.size), np.uint8)
-        first, last = int(places.min()), int(places.max())
-        if first < 0 or last >= len(self):
-            raise ValueError(
-                f"frame {first if first < 0 else last} of {self.folder}, which has "
-                f"{len(self):,}: expected a position in [0, {len(self):,})"
-            )
-        if last - first + 1 == len(places) and (places[1:] == places[:-1] + 1).all():
-            frames = np.array(self._packed[first : last + 1])  # one piece, as evaluation reads
-        else:
-            frames = self._packed[places]
-        if self.bits == 8:
-            return frames
-        frames = np.unpackbits(frames, axis=2, count=self.size[1])
-        frames *= 255
-        return frames
+        return next(self.read_each([positions]))
+
+    def read_each(self, pieces: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
+        """`read` for several, checked together; each is as small as a cache likes it."""
+        pieces = [np.asarray(positions, np.int64) for positions in pieces]
+        for positions in pieces:
+            if positions.ndim != 1:
+                raise ValueError(f"positions have shape {positions.shape}, expected (T,)")
+        everything = np.concatenate(pieces)
+        if len(everything):
+            first, last = int(everything.min()), int(everything.max())
+            if first < 0 or last >= len(self):
+                raise ValueError(
+                    f"frame {first if first < 0 else last} of {self.folder}, which has "
+                    f"{len(self):,}: expected a position in [0, {len(self):,})"
+                )
+        for positions in pieces:
+            frames = self._packed[positions]
+            if self.bits == 1:
+                frames = np.unpackbits(frames, axis=2, count=self.size[1])
+                frames *= 255
+            yield frames
 
 
 def map_frames(path: Path, header: StoreHeader, frames: int) -> NDArray[np.uint8]:
