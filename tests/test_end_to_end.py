@@ -221,6 +221,7 @@ def train_process(world, out, *words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.usefixtures("trained")  # it has rendered the world, which is told on standard error
 def test_a_stopped_run_resumes_to_the_same_bits(world, tmp_path, number):
     words = ("optim.epochs=6", "evaluate.untrained=false", "evaluate.baselines=[]")
     whole = train_process(world, tmp_path / "whole", *words)

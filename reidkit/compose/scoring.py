@@ -92,6 +92,7 @@ def gait_rules(gallery: Features, protocol: EvalProtocol, name: str) -> evaluati
         return named
     conditions = tuple(sorted({sample.condition for sample in gallery.samples}))
     for known in evaluation.GAIT_PROTOCOLS.values():
-        if set(known.gallery) == set(conditions) and dict(known.probes) == dict(protocol.groups):
+        # The groups alone tell them apart; data may lack a condition of the gallery.
+        if set(conditions) <= set(known.gallery) and dict(known.probes) == dict(protocol.groups):
             return known
     return evaluation.GaitProtocol(name=name, gallery=conditions, probes=protocol.groups)

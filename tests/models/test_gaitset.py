@@ -119,7 +119,7 @@ def test_padding_changes_nothing_and_is_never_looked_at(pooling):
     assert_close(output, torch.cat(alone), rtol=0, atol=1e-12)
     output.sum().backward()
     scores = [p for name, p in model.named_parameters() if name.startswith("pools")]
-    assert len(scores) == 3 * (pooling == "attention")
+    assert len(scores) == 3 * (pooling in ("attention", "joint_conv"))
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
