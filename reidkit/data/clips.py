@@ -41,7 +41,7 @@ def read_clips(
     ]
     pieces = open_store(stores.pop()).read_each(places)
     for (sample, _), frames in zip(wanted, pieces, strict=True):
-        yield fit(frames, size, sample.name)[..., None]
+        yield fit(frames, size, sample)[..., None]
 
 
 def read_clip(
@@ -69,12 +69,12 @@ def read_silhouettes(sample: Sample, chosen: Sequence[int], size: tuple[int, int
     """Aligned silhouettes (T, H, W) of a packed store, or of a file for each frame."""
     if isinstance(sample.frames, StoredFrames):
         positions = sample.frames.start + np.asarray(chosen, np.int64)
-        return fit(open_store(sample.frames.store).read(positions), size, sample.name)
+        return fit(open_store(sample.frames.store).read(positions), size, sample)
     frames = [read_image(sample.frames[place], channels=1) for place in chosen]
-    return np.stack([fit(frame[None], size, sample.name)[0] for frame in frames])
+    return np.stack([fit(frame[None], size, sample)[0] for frame in frames])
 
 
-def fit(clip: Clip, size: tuple[int, int], name: str) -> Clip:
+def fit(clip: Clip, size: tuple[int, int], sample: Sample) -> Clip:
     """Square aligned silhouettes (T, S, S) at `size` (H, W): scaled to the height, then columns cut
     off on both sides, ten of 64 for a width of 44.
 
@@ -84,7 +84,7 @@ def fit(clip: Clip, size: tuple[int, int], name: str) -> Clip:
     height, width = size
     if rows != columns:
         raise ValueError(
-            f"{name} is {rows} x {columns}, expected a square aligned silhouette: "
+            f"{sample.name} is {rows} x {columns}, expected a square aligned silhouette: "
             "`reidkit data pack SRC OUT` aligns them, then load OUT"
         )
     if width > height:
@@ -93,7 +93,7 @@ def fit(clip: Clip, size: tuple[int, int], name: str) -> Clip:
         method = cv2.INTER_AREA if rows > height else cv2.INTER_LINEAR
         clip = np.stack([cv2.resize(frame, (height, height), None, 0, 0, method) for frame in clip])
     left = (height - width) // 2
-    return np.asarray(clip[:, :, left : left + width], np.uint8)
+    return clip[:, :, left : left + width]
 
 
 def energy_image(sample: Sample, size: tuple[int, int] = (64, 44)) -> NDArray[np.float32]:

@@ -70,12 +70,12 @@ def test_a_model_of_pictures_refuses_silhouettes(packed):
 def test_another_height_scales_and_keeps_the_share_of_the_width():
     clip = np.zeros((2, 64, 64), np.uint8)
     clip[:, :, 32:] = 255
-    large = fit(clip, (128, 88), "x")
+    large = fit(clip, (128, 88), Sample(("x",), 1))
     assert large.shape == (2, 128, 88)
     assert (large[:, :, :43] == 0).all()
     assert (large[:, :, 45:] == 255).all()
     with pytest.raises(ValueError, match="width is at most its height"):
-        fit(clip, (44, 64), "x")
+        fit(clip, (44, 64), Sample(("x",), 1))
 
 
 def test_batches_for_training_hold_frames_of_their_own_sequence(packed):
