@@ -1,4 +1,4 @@
-"""Commands around a model: train, evaluate, extract, decide, search, list, doctor.
+"""Commands around a model: train, evaluate, extract, decide, search, mean, list, doctor.
 
 Heavy imports stand inside the commands, so that --help answers at once.
 """
@@ -215,7 +215,8 @@ def extract(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder of images, image, manifest, or benchmark:split (market1501:query)."
+            help="Folder of images, packed silhouettes, image, manifest, or benchmark:split "
+            "(market1501:query)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Feature file to write: .npz, or .csv.")],

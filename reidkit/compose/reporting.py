@@ -159,11 +159,11 @@ def score_model(
     console: Console = QUIET,
 ) -> Evaluated:
     """Extract both sides of a benchmark and score them by the metric that the run trained for."""
+    check_views(test)
     query = extract(model, test.query, console=console)
     gallery = query
     if test.gallery != test.query:
         gallery = extract(model, test.gallery, console=console)
-    check_views(test)
     config = run_config(run)
     rules = config.evaluate if config is not None else EvaluateConfig()
     metric = rules.metric

@@ -24,7 +24,7 @@ from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
 from reidkit.distributed import world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
-from reidkit.types import Benchmark, Features, Metric, Sample, Scores
+from reidkit.types import Benchmark, Features, Sample, Scores
 
 
 def train(
@@ -144,22 +144,18 @@ class Run:
             rows = self.beside[test.name] = {}
             for name in self.config.evaluate.baselines:
                 self.console.say(f"{test.name}: scoring the baseline {name}")
-                query, gallery = (data.BASELINES[name](side) for side in (test.query, test.gallery))
+                baseline = data.BASELINES[name]
+                query, gallery = baseline(test.query), baseline(test.gallery)
                 rows[name] = score(
                     query,
                     gallery,
                     test.protocol,
                     name=test.name,
-                    metric=self.baseline_metric(name),
+                    metric=baseline.metric,
                 )
             if self.config.evaluate.untrained:
                 rows["untrained"], _, _ = self.score(self.state.model, test)
         self.write_scores({})
-
-    @staticmethod
-    def baseline_metric(name: str) -> Metric:
-        """Pictures are compared by angle; an energy image is compared as it is."""
-        return "euclidean" if name == "gait_energy_image" else "cosine"
 
     def after_step(self, state: TrainState, report: StepReport) -> None:
         """Log the step, and tell of it now and then."""

@@ -1,6 +1,7 @@
 """Features without learning: what a trained model has to beat."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import cv2
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from reidkit.data.clips import energy_image
-from reidkit.types import Features, Sample
+from reidkit.types import Features, Metric, Sample
 
 
 def raw_pixels(samples: Sequence[Sample], size: tuple[int, int] = (32, 16)) -> Features:
@@ -90,10 +91,22 @@ def _features(samples: Sequence[Sample], describe: Callable[[NDArray], NDArray])
     return Features(torch.from_numpy(np.stack(rows).astype(np.float32)), tuple(samples))
 
 
-BASELINES: Mapping[str, Callable[[Sequence[Sample]], Features]] = MappingProxyType(
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How a baseline describes samples, and the metric its vectors are compared by."""
+
+    describe: Callable[[Sequence[Sample]], Features]
+    metric: Metric = "cosine"
+
+    def __call__(self, samples: Sequence[Sample]) -> Features:
+        """The features of these samples."""
+        return self.describe(samples)
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "pixels": raw_pixels,
-        "colour_histogram": colour_histogram,
-        "gait_energy_image": gait_energy_image,
+        "pixels": Baseline(raw_pixels),
+        "colour_histogram": Baseline(colour_histogram),
+        "gait_energy_image": Baseline(gait_energy_image, "euclidean"),
     }
 )

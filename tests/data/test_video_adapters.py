@@ -11,7 +11,7 @@ from scipy.io import loadmat, savemat
 
 from reidkit.data import check_benchmark, load_benchmark
 from reidkit.data.adapters import ilids_vid, mars, prid2011, tracklets
-from reidkit.data.adapters.tracklets import read_mat
+from reidkit.data.adapters.tracklets import find_root, read_mat
 from reidkit.data.synthetic.mars_layout import Track, frame_name, write_mars_info
 from reidkit.data.synthetic.video_stand_ins import (
     write_ilids_vid,
@@ -548,7 +548,7 @@ def test_splits_are_found_in_the_set_beside_it_and_in_the_root(tmp_path):
 @pytest.mark.parametrize(("module", "write"), PAIRS)
 def test_missing_cameras_and_splits_are_named_at_every_level(tmp_path, module, write):
     write(tmp_path)
-    folder = module.find_root(tmp_path, module.PAIR.parents, module.PAIR.cameras[0])
+    folder = find_root(tmp_path, module.PAIR.parents, module.PAIR.cameras[0])
     shutil.rmtree(folder / module.PAIR.cameras[1])
     for path in [*tmp_path.rglob("*.mat"), *tmp_path.rglob("*.json")]:
         path.unlink()
@@ -559,7 +559,7 @@ def test_missing_cameras_and_splits_are_named_at_every_level(tmp_path, module, w
 @pytest.mark.parametrize(("module", "write"), PAIRS)
 def test_a_person_without_pictures_in_one_camera_is_named(tmp_path, module, write):
     write(tmp_path)
-    folder = module.find_root(tmp_path, module.PAIR.parents, module.PAIR.cameras[0])
+    folder = find_root(tmp_path, module.PAIR.parents, module.PAIR.cameras[0])
     whole = module.read(tmp_path)
     lost = whole.query[0].pid
     person = Path(whole.gallery[0].frames[0]).parent

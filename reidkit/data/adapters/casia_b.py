@@ -12,10 +12,11 @@ from reidkit.data.adapters.gait_layouts import (
     count_identities,
     find_walks,
     sift,
+    walk_samples,
 )
 from reidkit.data.adapters.gait_trees import Walk
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, examples, settle
-from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
+from reidkit.types import Benchmark, CheckLevel, EvalProtocol
 
 Split = Literal["LT", "MT", "ST"]
 Protocol = Literal["casia_b", "casia_b_cross_view"]
@@ -92,8 +93,8 @@ def read(
     if not subject_005:
         walks = [walk for walk in walks if walk.subject != INCOMPLETE]
     trained = TRAINED[split]
-    train = samples(walk for walk in walks if int(walk.subject) <= trained)
-    tested = samples(walk for walk in walks if int(walk.subject) > trained)
+    train = walk_samples((walk for walk in walks if int(walk.subject) <= trained), VIEWS, NAME)
+    tested = walk_samples((walk for walk in walks if int(walk.subject) > trained), VIEWS, NAME)
     groups = PROBES[protocol]
     asked = {condition for conditions in groups.values() for condition in conditions}
     query = tuple(sample for sample in tested if sample.condition in asked)
@@ -107,21 +108,6 @@ def fits(walk: Walk) -> bool:
     """Whether a sequence is named as CASIA-B names them."""
     subject, condition, view, _ = walk
     return subject in IDENTITIES and condition in CONDITIONS and view in VIEWS
-
-
-def samples(walks: Iterable[Walk]) -> tuple[Sample, ...]:
-    """The sequences as samples; the camera is the view's place among the eleven."""
-    return tuple(
-        Sample(
-            walk.frames,
-            int(walk.subject),
-            VIEWS.index(walk.view),
-            walk.view,
-            walk.condition,
-            NAME,
-        )
-        for walk in walks
-    )
 
 
 def misfiled(walks: Iterable[Walk], findings: list[Finding]) -> list[Walk]:

@@ -174,3 +174,18 @@ def both_sides(layout: Layout, train: Sequence[Sample], query: Sequence[Sample])
         for purpose, samples in (("to train on", train), ("to test with", query))
         if not samples
     ]
+
+
+def walk_samples(walks: Iterable[Walk], views: Sequence[str], domain: str) -> tuple[Sample, ...]:
+    """The sequences of numbered subjects as samples; the camera is the view's place in `views`."""
+    return tuple(
+        Sample(
+            walk.frames,
+            int(walk.subject),
+            views.index(walk.view),
+            walk.view,
+            walk.condition,
+            domain,
+        )
+        for walk in walks
+    )

@@ -7,10 +7,8 @@ from reidkit.data.adapters.tracklets import (
     PROTOCOL,
     Pair,
     assemble,
-    check_split,
-    find_root,
     halves,
-    list_people,
+    open_pair,
     read_mat,
 )
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle
@@ -48,12 +46,7 @@ def read(root: Path, *, split: int = 1) -> Reading:
     Raises ValueError for a split outside 1 to 10 or a file of splits that cannot be used,
     FileNotFoundError where `root` is no folder.
     """
-    check_split(PAIR.name, split)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{PAIR.name}: no folder {root}. {PAIR.expected}")
-    folder = find_root(root, PAIR.parents, "sequences")
-    findings: list[Finding] = []
-    cameras = list_people(PAIR, folder, findings)
+    folder, cameras, findings = open_pair(PAIR, root, split, "sequences")
     path = find_splits(root, folder)
     if path is None:
         what = f"no {SPLIT_FILE} in {root}, which says who trains and who is tested"

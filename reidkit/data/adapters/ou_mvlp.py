@@ -1,7 +1,6 @@
 """OU-MVLP: 10,307 people who walk past 14 cameras twice."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from reidkit.data.adapters.gait_layouts import (
@@ -10,11 +9,12 @@ from reidkit.data.adapters.gait_layouts import (
     count_identities,
     find_walks,
     sift,
+    walk_samples,
 )
 from reidkit.data.adapters.gait_trees import Scan, Walk, scan_tree
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle
 from reidkit.data.silhouettes.sources import OUMVLP
-from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
+from reidkit.types import Benchmark, CheckLevel, EvalProtocol
 
 NAME = "ou_mvlp"
 # Identities; and the test sequences that OpenGait counts, of 5,154 x 2 x 14 there might be.
@@ -62,8 +62,10 @@ def read(root: Path) -> Reading:
     findings: list[Finding] = []
     _, found = find_walks(LAYOUT, root, findings)
     walks = sift(found, fits, "00001/00/090", findings)
-    train = samples(walk for walk in walks if is_trained(int(walk.subject)))
-    tested = samples(walk for walk in walks if not is_trained(int(walk.subject)))
+    train = walk_samples((walk for walk in walks if is_trained(int(walk.subject))), VIEWS, NAME)
+    tested = walk_samples(
+        (walk for walk in walks if not is_trained(int(walk.subject))), VIEWS, NAME
+    )
     if found:
         for side, part in (("train", train), ("test", tested)):
             findings += count_identities(side, len({one.pid for one in part}), STATISTICS[side])
@@ -86,21 +88,6 @@ def fits(walk: Walk) -> bool:
     known = len(subject) == 5 and subject.isascii() and subject.isdigit()
     known = known and 1 <= int(subject) <= STATISTICS["identities"]
     return known and condition in (PROBE, GALLERY) and view in VIEWS
-
-
-def samples(walks: Iterable[Walk]) -> tuple[Sample, ...]:
-    """The sequences as samples; the camera is the view's place among the fourteen."""
-    return tuple(
-        Sample(
-            walk.frames,
-            int(walk.subject),
-            VIEWS.index(walk.view),
-            walk.view,
-            walk.condition,
-            NAME,
-        )
-        for walk in walks
-    )
 
 
 def missing(walks: list[Walk], tested: int) -> list[Finding]:

@@ -10,11 +10,9 @@ from reidkit.data.adapters.tracklets import (
     Pair,
     People,
     assemble,
-    check_split,
     find_in_mat,
-    find_root,
     halves,
-    list_people,
+    open_pair,
     pictures,
     read_mat,
 )
@@ -66,12 +64,7 @@ def read(root: Path, *, split: int = 1) -> Reading:
     Raises ValueError for a split outside 1 to 10 or a file of splits that cannot be used,
     FileNotFoundError where `root` is no folder.
     """
-    check_split(PAIR.name, split)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{PAIR.name}: no folder {root}. {PAIR.expected}")
-    folder = find_root(root, PAIR.parents, "multi_shot")
-    findings: list[Finding] = []
-    cameras = list_people(PAIR, folder, findings)
+    folder, cameras, findings = open_pair(PAIR, root, split, "multi_shot")
     path = find_splits(root, folder)
     if path is None:
         what = f"no file of splits in {root}, such as {SPLIT_FILES[0]}"

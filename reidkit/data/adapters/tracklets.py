@@ -63,6 +63,22 @@ def find_root(root: Path, parents: Iterable[str], inside: str) -> Path:
     return next((place for place in places if (place / inside).is_dir()), root)
 
 
+def open_pair(
+    pair: Pair, root: Path, split: int, inside: str
+) -> tuple[Path, list[list[str]], list[Finding]]:
+    """The folder of a set of two cameras, the people of each, and what is odd about them.
+
+    `inside` is the folder that the set's own folder has. Raises ValueError for a split outside 1 to
+    10, FileNotFoundError where `root` is no folder.
+    """
+    check_split(pair.name, split)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{pair.name}: no folder {root}. {pair.expected}")
+    folder = find_root(root, pair.parents, inside)
+    findings: list[Finding] = []
+    return folder, list_people(pair, folder, findings), findings
+
+
 def read_mat(path: Path, key: str) -> Integers:
     """The table of whole numbers (N, M) under `key` of a MATLAB file.
 
