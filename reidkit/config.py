@@ -48,7 +48,11 @@ class BenchmarkConfig(Part):
 
 
 class BatchConfig(Part):
-    """identities x instances samples of `frames` frames.
+    """identities x instances samples of `frames` frames, over all processes together; with
+    `per_process` in each of them.
+
+    `micro` computes embeddings for so many samples at a time, and the loss on the whole batch, with
+    the whole batch's gradients: a large batch on a small device.
 
     `choice` is how frames are drawn: random (different ones), replacement (a set, as GaitSet's own
     code), ordered (they follow one another), unfixed (from `frames` to `most_frames`).
@@ -60,6 +64,8 @@ class BatchConfig(Part):
     choice: Literal["random", "replacement", "ordered", "unfixed"] = "random"
     most_frames: Annotated[int, Field(gt=0)] | None = None
     camera_balanced: bool = False
+    micro: Annotated[int, Field(gt=0)] | None = None
+    per_process: bool = False
 
     @model_validator(mode="after")
     def _most_frames(self) -> "BatchConfig":
@@ -71,11 +77,21 @@ class BatchConfig(Part):
 
 
 class AugmentConfig(Part):
-    """Mirror with probability `flip`, shift by up to `pad` pixels, erase with chance `erasing`."""
+    """Mirror with probability `flip`, shift by up to `pad` pixels, erase with chance `erasing`; the
+    same for all frames of a tracklet.
+
+    For pictures also colour changes of strength `jitter`, and chances of `grayscale`, `blur` and
+    torchvision's AutoAugment (`auto`); for silhouettes the chance of a small `affine` change.
+    """
 
     flip: Fraction = 0.5
     pad: int = Field(default=10, ge=0)
     erasing: Fraction = 0.5
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    grayscale: Fraction = 0.0
+    blur: Fraction = 0.0
+    auto: Fraction = 0.0
+    affine: Fraction = 0.0
 
 
 class StageConfig(Part):
@@ -90,7 +106,9 @@ class DataConfig(Part):
 
     `root` is the folder that holds the benchmarks: REIDKIT_DATA, or `datasets`, where it is absent.
     `stages` train at smaller sizes first; after the last one, and in evaluation, `size` holds.
-    `pixels` are pictures, or silhouettes of one channel, aligned and packed.
+    `pixels` are pictures, or silhouettes of one channel, aligned and packed. `store` is a packed
+    store of the training pictures (`reidkit data pack`). `workers` prepare batches while the model
+    computes; as `threads`, or as `processes`, which suit transforms written in Python.
     """
 
     train: tuple[BenchmarkConfig, ...] = Field(min_length=1)
@@ -101,7 +119,9 @@ class DataConfig(Part):
     stages: tuple[StageConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
     augment: AugmentConfig = AugmentConfig()
+    store: Path | None = None
     workers: int = Field(default=0, ge=0)
+    worker_kind: Literal["threads", "processes"] = "processes"
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> "DataConfig":
@@ -112,7 +132,13 @@ class DataConfig(Part):
 
 
 class OptimConfig(Part):
-    """The optimiser by name with its own `args`, the schedule, and how long."""
+    """The optimiser by name with its own `args`, the schedule, and how long.
+
+    `scale_rate` multiplies the rate by the number of processes, or its root, where the batch grows
+    with them (`batch.per_process`). `sync_bn` lets batch norms see the batches of all processes.
+    `update_bn` takes the statistics of batch norms anew for the final averaged weights, in one
+    epoch over the training data.
+    """
 
     name: str = "adam"
     lr: float = Field(default=3.5e-4, gt=0)
@@ -126,12 +152,25 @@ class OptimConfig(Part):
     clip: Annotated[float, Field(gt=0)] | None = None
     accumulate: int = Field(default=1, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    scale_rate: Literal["none", "linear", "sqrt"] = "none"
+    sync_bn: bool = False
+    update_bn: bool = False
+
+
+class CheckpointConfig(Part):
+    """Save every so many minutes, and every so many steps, where not 0; always after an epoch and
+    when asked to stop. The last `keep` states stay."""
+
+    minutes: float = Field(default=10.0, ge=0)
+    steps: int = Field(default=0, ge=0)
+    keep: int = Field(default=2, gt=0)
 
 
 class EvaluateConfig(Part):
     """`every` how many epochs to score (0: only at the end), and what to print beside the model.
 
-    `single_frame` also scores the trained model on one frame of each tracklet. `gait_distance` is
+    `raw` also scores the weights beside their average. `single_frame` also scores the trained model
+    on one frame of each tracklet. `gait_distance` is
     that of the gait table: the mean over the parts (OpenGait), or of the whole vector (GaitSet's
     own code).
     """
@@ -143,6 +182,7 @@ class EvaluateConfig(Part):
     baselines: tuple[str, ...] = ()
     pictures: int = Field(default=8, ge=0)
     single_frame: bool = False
+    raw: bool = False
     gait_distance: Literal["parts", "flat"] = "parts"
 
 
@@ -154,10 +194,12 @@ class RunConfig(Part):
     losses: tuple[dict[str, Any], ...] = Field(min_length=1)
     optim: OptimConfig = OptimConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     seed: int = 0
     device: str = "auto"
     log_interval: int = Field(default=20, gt=0)
     tensorboard: bool = True
+    track: tuple[Literal["wandb", "mlflow"], ...] = ()
     plugins: tuple[str, ...] = ()
 
     def to_yaml(self) -> str:

@@ -1,13 +1,161 @@
-"""Facts about the processes that run together, as torchrun tells them."""
+"""The processes that run together under torchrun; alone, every function here is the identity."""
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+PATIENCE = timedelta(hours=2)  # the others wait while the first rank evaluates a large gallery
+
+
+def launched() -> int:
+    """How many processes torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine, which is its device; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def rank() -> int:
-    """This process's number, 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's number among those that joined, 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes run together, 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes have joined, 1 alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return rank() == 0
+
+
+@contextmanager
+def joined(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Join the processes that torchrun started, and leave at the end; alone, or joined already,
+    nothing happens.
+
+    Tensors on the CPU travel by gloo even where the device is CUDA, so that flags and names never
+    make a GPU wait.
+    """
+    if launched() == 1 or dist.is_initialized():
+        yield
+        return
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    if cuda:  # before the group: NCCL would else bind every rank to device 0
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        # Every rank computes the same loss from the same rows, so upstream is the same everywhere.
+        # DDP takes the mean over ranks of gradients of which each holds only its own rows: times
+        # the number of ranks makes it their sum.
+        start = rank() * ctx.rows
+        return upstream[start : start + ctx.rows] * world_size()
+
+
+def gather_with_grad(tensor: Tensor) -> Tensor:
+    """All ranks' rows in the order of ranks, (B, ...) -> (world * B, ...); B is equal on all ranks.
+
+    For a loss that every rank computes on all rows: the gradients, once DDP has averaged them over
+    the ranks, are those of one process with the whole batch.
+    """
+    if world_size() == 1:
+        return tensor
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """All ranks' rows in the order of ranks, without a gradient; shapes are equal on all ranks."""
+    if world_size() == 1:
+        return tensor
+    tensor = tensor.detach().contiguous()
+    pieces = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(pieces, tensor)
+    return torch.cat(pieces)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return total(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        # A sum that all ranks use: each rank's loss depends on it, so their gradients add up.
+        return total(upstream)
+
+
+def total_with_grad(tensor: Tensor) -> Tensor:
+    """The sum over ranks, and in backward the sum over ranks of the gradients."""
+    if world_size() == 1:
+        return tensor
+    summed: Tensor = _Total.apply(tensor)
+    return summed
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over ranks as a new tensor."""
+    if world_size() == 1:
+        return tensor
+    summed = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    return summed
+
+
+def any_rank(flags: Sequence[bool]) -> list[bool]:
+    """Each flag, true where it is on any rank: one small message on the CPU."""
+    if world_size() == 1:
+        return list(flags)
+    raised = torch.tensor(list(flags), dtype=torch.uint8)
+    dist.all_reduce(raised, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in raised]
+
+
+def from_main(value: Value) -> Value:
+    """The first rank's value on all ranks; a plain object, by pickle among our own processes."""
+    if world_size() == 1:
+        return value
+    box = [value if is_main() else None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    received: Any = box[0]
+    return received  # type: ignore[no-any-return]
+
+
+def to_main(value: Value) -> list[Value] | None:
+    """Every rank's value in the order of ranks on the first rank, None elsewhere."""
+    if world_size() == 1:
+        return [value]
+    box: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, box, dst=0)
+    return box
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all ranks the first rank's buffers, batch-norm statistics among them; in place."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)

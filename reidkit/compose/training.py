@@ -21,7 +21,7 @@ from reidkit.compose.building import (
 from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
-from reidkit.distributed import world_size
+from reidkit.distributed import launched
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
 from reidkit.types import Benchmark, Features, Sample, Scores
@@ -36,9 +36,9 @@ def train(
     is False, Interrupted (after saving) when a signal asked to stop.
     """
     check(config)
-    if world_size() > 1:
+    if launched() > 1:
         raise ValueError(
-            f"WORLD_SIZE is {world_size()}: this version trains on one process; "
+            f"WORLD_SIZE is {launched()}: this version trains on one process; "
             "start it without torchrun, or with --nproc-per-node 1"
         )
     device = choose_device(config.device)
