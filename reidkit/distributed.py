@@ -142,7 +142,7 @@ def from_main(value: Value) -> Value:
     box = [value if is_main() else None]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     received: Any = box[0]
-    return received  # type: ignore[no-any-return]
+    return received
 
 
 def to_main(value: Value) -> list[Value] | None:
