@@ -14,9 +14,21 @@ Value = TypeVar("Value")
 PATIENCE = timedelta(hours=2)  # the others wait while the first rank evaluates a large gallery
 
 
+class FailedElsewhere(RuntimeError):
+    """Another process of this launch failed and has said why."""
+
+
 def launched() -> int:
-    """How many processes torchrun started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun started, 1 without it.
+
+    Raises ValueError where the environment's WORLD_SIZE is no such number.
+    """
+    told = os.environ.get("WORLD_SIZE", "1")
+    if not told.isdecimal() or int(told) < 1:
+        raise ValueError(
+            f"WORLD_SIZE is {told!r}, expected a whole number from 1; torchrun sets it"
+        )
+    return int(told)
 
 
 def local_rank() -> int:
@@ -45,7 +57,8 @@ def joined(device: torch.device | str = "cpu") -> Iterator[None]:
     nothing happens.
 
     Tensors on the CPU travel by gloo even where the device is CUDA, so that flags and names never
-    make a GPU wait.
+    make a GPU wait. Raises ValueError where the environment tells only half of it, ConnectionError
+    where the others cannot be met.
     """
     if launched() == 1 or dist.is_initialized():
         yield
@@ -54,11 +67,29 @@ def joined(device: torch.device | str = "cpu") -> Iterator[None]:
     cuda = device.type == "cuda"
     if cuda:  # before the group: NCCL would else bind every rank to device 0
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    _join("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent:
+        raise ValueError(
+            f"WORLD_SIZE is {launched()}, but the environment has no {', '.join(absent)}: "
+            "start with torchrun, or unset WORLD_SIZE to run alone"
+        )
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConnectionError(
+            f"process {os.environ['RANK']} of {launched()} cannot meet the others at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {reason}; "
+            "if another program has that port, give torchrun another by --master-port"
+        ) from error
 
 
 class _Gather(torch.autograd.Function):
@@ -154,8 +185,29 @@ def to_main(value: Value) -> list[Value] | None:
     return box
 
 
+def fail_together(error: Exception | None) -> None:
+    """Where any rank brings an error, raise on all of them: its own there, elsewhere
+    FailedElsewhere with the words of the first that has one.
+
+    So no rank goes on to a message that the failed one will never answer.
+    """
+    if any_rank([error is not None])[0]:
+        own = None if error is None else str(error) or type(error).__name__
+        told = from_main(to_main(own))
+        if error is None:
+            assert told is not None
+            number, words = next((n, text) for n, text in enumerate(told) if text is not None)
+            raise FailedElsewhere(f"process {number}: {words}")
+    if error is not None:
+        raise error
+
+
 def share_buffers(module: nn.Module) -> None:
     """Give all ranks the first rank's buffers, batch-norm statistics among them; in place."""
-    if world_size() > 1:
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        message = buffer.contiguous()  # itself, but for the rare one that is not
+        dist.broadcast(message, src=0)
+        if message is not buffer:
+            buffer.copy_(message)

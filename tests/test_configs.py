@@ -52,7 +52,7 @@ def test_faults_of_all_components_are_reported_together():
         ("gaitset", ["model.name=reid", "model.backbone={name: osnet}"], "unknown key"),
         ("gaitset", ["data.size=[60, 44]"], "60 x 44"),
         ("gaitset", ["losses=[{name: cross_entropy}]"], "reads logits, but the model 'gaitset'"),
-        ("gaitset", ["data.augment.erasing=0.5"], "erases pictures, not silhouettes"),
+        ("gaitset", ["data.augment.jitter=0.5"], "which silhouettes have not"),
         ("gait_resnet", ["data.size=[62, 44]"], "multiple of 64"),
         ("tracklets", ["data.pixels=silhouettes"], "the model 'reid' takes rgb"),
         ("tracklets", ["data.batch.most_frames=null"], "most_frames belongs to choice: unfixed"),

@@ -65,7 +65,7 @@ def test_a_run_folder_holds_what_is_promised(trained):
     assert card["preprocessing"]["size"] == [64, 32]
 
 
-OTHERS = ("osnet_parts", "timm_triplet", "gaitset", "gait_resnet", "tracklets")
+OTHERS = ("osnet_parts", "timm_triplet", "gaitset", "gait_resnet", "tracklets", "scaled", "faults")
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -356,12 +356,6 @@ def test_resuming_with_another_config_shows_what_changed(call, trained):
 def test_debug_shows_the_traceback(call):
     with pytest.raises(ValueError, match="no such config"):
         call("train", "configs/none.yaml", "--debug")
-
-
-def test_several_processes_are_refused_in_words(call, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "run")
-    assert code == 1 and "one process" in error
 
 
 def test_list_shows_every_kind_with_arguments(call):

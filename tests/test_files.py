@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from reidkit.files import replacing, write_atomically
+from reidkit.files import remove_leftover, replacing, write_atomically
 
 
 def test_a_file_is_made_with_its_folders(tmp_path):
@@ -31,3 +31,12 @@ def test_a_full_disk_is_reported_with_path_and_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
     with pytest.raises(OSError, match=r"No space left on device while writing .*x; what was there"):
         write_atomically(tmp_path / "x", b"1" * 100_000)
+
+
+def test_what_a_kill_left_beside_a_file_can_be_removed(tmp_path):
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+    (tmp_path / ".x.tmp").write_bytes(b"half")
+    remove_leftover(path)
+    remove_leftover(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["x"] and path.read_bytes() == b"old"

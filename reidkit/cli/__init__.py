@@ -5,6 +5,7 @@ import os
 import sys
 
 from reidkit.cli.commands import app
+from reidkit.cli.common import process
 from reidkit.cli.data import data_app
 
 __all__ = ["app", "main"]
@@ -28,9 +29,12 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        text = str(error) or type(error).__name__
-        print(f"reidkit: {text}", file=sys.stderr)
-        sys.stderr.flush()
+        kind = type(error).__name__
         # 2: the call or the config is wrong; 1: the work failed.
-        wrong_call = type(error).__name__ in ("WrongCall", "ConfigError", "UnknownName")
+        wrong_call = kind in ("WrongCall", "ConfigError", "UnknownName")
+        # Of several processes the first says what all would say alike.
+        if not process() or not (wrong_call or kind in ("FailedElsewhere", "Interrupted")):
+            where = f" (process {process()})" if process() else ""
+            print(f"reidkit{where}: {str(error) or kind}", file=sys.stderr)
+            sys.stderr.flush()
         sys.exit(2 if wrong_call else 1)

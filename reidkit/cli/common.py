@@ -1,6 +1,7 @@
 """What the commands share: options that mean the same everywhere, the console, JSON, refusals."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +24,16 @@ class WrongCall(ValueError):
 
 
 def console_for(as_json: bool) -> "Console":
-    """Where a command speaks: standard output, or standard error where that belongs to JSON."""
+    """Where a command speaks: standard output, or standard error where that belongs to JSON; of
+    several processes only the first."""
     from reidkit.engine import Console
 
-    return Console(sys.stderr if as_json else sys.stdout)
+    return Console(sys.stderr if as_json else sys.stdout, quiet=process() > 0)
+
+
+def process() -> int:
+    """This process's number among those that torchrun started, 0 without it."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def check_endings(*options: tuple[str, Path | None, str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reidkit.cli.common import AsJson, WrongCall, console_for, print_json
+from reidkit.cli.common import AsJson, Root, WrongCall, console_for, print_json
 
 data_app = typer.Typer(help="Look at data, pack it, and make some.", no_args_is_help=True)
 
@@ -38,7 +38,13 @@ def check_data(
 
 @data_app.command("pack")
 def pack(
-    source: Annotated[Path, typer.Argument(help="Folder of raw silhouettes, or a video file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of raw silhouettes, or a video file; for pictures a config, whose "
+            "training pictures are packed at its size, or benchmark:split (market1501:train)."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The packed store, a new folder.")],
     layout: Annotated[
         str,
@@ -78,9 +84,17 @@ def pack(
         int | None, typer.Option(help="For a video: the class of persons in an ONNX model.")
     ] = None,
     view: Annotated[str, typer.Option(help="For a video: the view in degrees, if known.")] = "",
+    size: Annotated[
+        str, typer.Option(help="For pictures of a benchmark: HEIGHTxWIDTH, such as 256x128.")
+    ] = "",
+    root: Root = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="For pictures: replace a store of other pictures.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Raw silhouettes or a video -> aligned 64 x 64 frames in one memory-mapped store.
+    """Raw silhouettes or a video -> aligned 64 x 64 frames in one memory-mapped store; or pictures
+    -> one store at the size they train at, which data.store of a config names.
 
     Every sequence gets a verdict: good, warned (used, and why it is odd) or rejected. An
     interrupted pack goes on where it stopped.
@@ -88,7 +102,22 @@ def pack(
     Examples: reidkit data pack CASIA-B/silhouettes datasets/casia_b
 
     reidkit data pack walk.mp4 walk
+
+    reidkit data pack configs/market1501/bnneck_r50.yaml market.store
     """
+    if source.suffix in (".yaml", ".yml") or not source.exists():
+        silhouettes_only = (layout != "auto", bits != 8, clean, as_published, aligned)
+        if any(silhouettes_only) or segmenter != "background" or subject or view or person:
+            raise WrongCall(
+                f"{source} names pictures: only --size, --root and --overwrite are for them"
+            )
+        _pack_pictures(str(source), out, size, root, overwrite, as_json)
+        return
+    if size or root or overwrite:
+        raise WrongCall(
+            f"{source} is a folder or a video: --size, --root and --overwrite are for the pictures "
+            "of a benchmark"
+        )
     if bits not in (1, 8):
         raise WrongCall(f"--bits {bits}: expected 8 or 1")
     if source.is_file() and (layout != "auto" or clean or as_published or aligned):
@@ -140,6 +169,49 @@ def pack(
         console.say(report.text())
     if not any(report.counts[verdict] for verdict in ("good", "warned")):
         raise typer.Exit(1)
+
+
+def _pack_pictures(
+    source: str, out: Path, size: str, root: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    from reidkit import compose, data
+    from reidkit.config import load_config
+
+    if source.endswith((".yaml", ".yml")):
+        if size or root:
+            raise WrongCall("a config knows its size and its data: leave out --size and --root")
+        settings = load_config(source)
+        compose.check(settings)
+        if settings.data.pixels != "rgb":
+            raise WrongCall(f"{source} trains on silhouettes; pack the folder that holds them")
+        samples, _ = compose.load_benchmarks(settings)
+        height, width = settings.data.size
+    else:
+        if ":" not in source and source in data.BENCHMARKS:
+            source += ":train"
+        samples = tuple(compose.find_samples(source, root))
+        height, width = _size_of(size)
+    console = console_for(as_json)
+    with console.bar("pack", len(samples)) as update:
+        report = data.pack_pictures(
+            samples,
+            out,
+            size=(height, width),
+            workers=os.cpu_count() or 1,
+            overwrite=overwrite,
+            progress=lambda done, total: update(done, total=total),
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        console.say(report.text())
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise WrongCall(f"--size {text!r}: expected HEIGHTxWIDTH, such as 256x128")
+    return int(height), int(width)
 
 
 @data_app.command("synth")

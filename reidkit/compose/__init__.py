@@ -1,9 +1,10 @@
 """Where the rooms meet; nothing below knows more than one of them."""
 
 from reidkit.compose.averaging import mean_of_runs
-from reidkit.compose.building import check, choose_device
+from reidkit.compose.building import check, choose_device, load_benchmarks
 from reidkit.compose.inference import draw_ranked, extract, extract_to, find_samples
 from reidkit.compose.inspection import components, diagnose
+from reidkit.compose.ranks import main_alone, together
 from reidkit.compose.reporting import evaluate_files, evaluate_run
 from reidkit.compose.searching import search
 from reidkit.compose.training import train
@@ -20,6 +21,9 @@ __all__ = [
     "mean_of_runs",
     "search",
     "choose_device",
+    "load_benchmarks",
+    "together",
+    "main_alone",
     "components",
     "diagnose",
 ]

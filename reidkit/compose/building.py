@@ -2,8 +2,9 @@
 
 import hashlib
 import importlib
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,15 @@ import torch
 
 from reidkit import data, engine, losses, models
 from reidkit.config import ConfigError, RunConfig
+from reidkit.distributed import launched, local_rank, rank, world_size
 from reidkit.engine import TrainState
 from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample, StoredFrames
+
+RATE_FACTORS: Mapping[str, Callable[[int], float]] = {
+    "none": lambda processes: 1.0,
+    "linear": float,
+    "sqrt": math.sqrt,
+}
 
 
 def check(config: RunConfig) -> None:
@@ -31,10 +39,8 @@ def check(config: RunConfig) -> None:
             faults += [f"data.{kind}.{position}: {fault}" for fault in found]
     if not faults:
         faults += _misfits(config)
-    if config.data.pixels == "silhouettes" and config.data.augment.erasing:
-        faults.append(
-            "data.augment.erasing: erases pictures, not silhouettes; set erasing: 0 (and pad: 0)"
-        )
+    if not faults:
+        faults += _scaling_faults(config)
     faults += [
         f"evaluate.baselines: unknown baseline {name!r}; known: {', '.join(data.BASELINES)}"
         for name in config.evaluate.baselines
@@ -77,6 +83,29 @@ def _misfits(config: RunConfig) -> list[str]:
     return found
 
 
+def _scaling_faults(config: RunConfig) -> list[str]:
+    """Settings that ask for what another one rules out."""
+    found = []
+    if config.optim.scale_rate != "none" and not config.data.batch.per_process:
+        found.append(
+            f"optim.scale_rate: {config.optim.scale_rate} is for a batch that grows with the "
+            "processes; set data.batch.per_process: true, or leave it out"
+        )
+    if config.optim.update_bn and config.optim.ema is None:
+        found.append("optim.update_bn is about averaged weights; set optim.ema, or leave it out")
+    if config.evaluate.raw and config.optim.ema is None:
+        found.append("evaluate.raw scores weights beside their average; set optim.ema, too")
+    if config.data.store is not None and config.data.pixels != "rgb":
+        found.append("data.store holds pictures; silhouettes are packed already: leave it out")
+    colours = ("jitter", "grayscale", "blur", "auto")
+    wrong = [key for key in colours if getattr(config.data.augment, key)]
+    if config.data.pixels == "silhouettes" and wrong:
+        found.append(
+            f"data.augment.{wrong[0]} changes colours, which silhouettes have not; leave it out"
+        )
+    return found
+
+
 def _schedule_faults(schedule: Mapping[str, Any]) -> list[str]:
     name, args = _named(schedule)
     faults = engine.SCHEDULES.faults(name, args)
@@ -98,12 +127,19 @@ def build_schedule(config: RunConfig) -> engine.Schedule:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The accelerator where there is one, else the CPU; or the one that is named."""
-    if name != "auto":
-        return torch.device(name)
-    # Without a driver, current_accelerator() may still say "cuda": ask whether it is available.
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator if accelerator is not None else torch.device("cpu")
+    """The accelerator where there is one, else the CPU; or the one that is named.
+
+    Under torchrun each process of a machine gets the accelerator of its number.
+    """
+    if name == "auto":
+        # Without a driver, current_accelerator() may still say "cuda": ask whether it is there.
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = accelerator if accelerator is not None else torch.device("cpu")
+    else:
+        device = torch.device(name)
+    if device.type != "cpu" and device.index is None and launched() > 1:
+        return torch.device(device.type, local_rank())
+    return device
 
 
 def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchmark]]:
@@ -157,39 +193,50 @@ def preprocessing_of(config: RunConfig, size: tuple[int, int] | None = None) -> 
 
 
 def build_state(config: RunConfig, num_classes: int, device: torch.device) -> TrainState:
-    """Model, objective, optimisers and average, from the config and the seed."""
+    """Model, objective, optimisers and average, from the config and the seed.
+
+    The same on every rank, but for what dropout and its like draw from then on.
+    """
     torch.manual_seed(config.seed)
     preprocessing = preprocessing_of(config)
     model = models.build_model(
         config.model, num_classes=num_classes, size=config.data.size, preprocessing=preprocessing
     ).to(device)
+    optim = config.optim
+    if optim.sync_bn and world_size() > 1:
+        models.synchronise_norms(model)
     objective = losses.build_objective(
         config.losses,
         num_classes=num_classes,
         embedding_size=model.embedding_size // model.parts,
         parts=model.parts,
     ).to(device)
-    optim = config.optim
+    lr = optim.lr * RATE_FACTORS[optim.scale_rate](world_size())
     groups = engine.parameter_groups(
         model,
         objective.main_parameters(),
-        lr=optim.lr,
+        lr=lr,
         weight_decay=optim.weight_decay,
         backbone_rate=optim.backbone_rate,
         decay_all=optim.decay_all,
     )
     main = engine.OPTIMIZERS.build(
-        optim.name, optim.args, params=groups, lr=optim.lr, weight_decay=optim.weight_decay
+        optim.name, optim.args, params=groups, lr=lr, weight_decay=optim.weight_decay
     )
-    return TrainState(
+    state = TrainState(
         engine.Task(model, objective),
         {"main": main, **objective.own_optimizers()},
         ema=engine.WeightAverage(model, optim.ema).to(device) if optim.ema is not None else None,
         precision=optim.precision,
         accumulate=optim.accumulate,
         clip=optim.clip,
+        micro=config.data.batch.micro,
         device=device,
     )
+    state.distribute()
+    if rank() > 0:
+        torch.manual_seed(config.seed * world_size() + rank())
+    return state
 
 
 def build_train_loader(
@@ -197,7 +244,9 @@ def build_train_loader(
 ) -> data.StagedLoader:
     """The training batches; one loader a stage where the size grows while training."""
     settings, batch = config.data, config.data.batch
+    store = None if settings.store is None else data.PictureStore.open(settings.store)
     ends = [stage.until for stage in settings.stages]
+    processes = world_size() if batch.per_process else 1
     sizes = [*(stage.size for stage in settings.stages), settings.size]
     starts = [0, *(round(end * config.optim.epochs) for end in ends)]
     return data.StagedLoader(
@@ -208,19 +257,24 @@ def build_train_loader(
                     samples,
                     labels,
                     preprocessing=preprocessing_of(config, size),
-                    identities=batch.identities,
+                    identities=batch.identities * processes,
                     instances=batch.instances,
                     frames=data.FrameSampling(batch.choice, batch.frames, batch.most_frames),
                     camera_balanced=batch.camera_balanced,
                     # The shift is given at the final size and shrinks with the picture.
                     augment=data.Augment(
-                        flip=settings.augment.flip,
-                        pad=round(settings.augment.pad * size[0] / settings.size[0]),
+                        **{
+                            **settings.augment.model_dump(),
+                            "pad": round(settings.augment.pad * size[0] / settings.size[0]),
+                        }
                     ),
-                    erasing=settings.augment.erasing,
+                    store=store,
                     workers=settings.workers,
+                    worker_kind=settings.worker_kind,
                     seed=config.seed,
                     device=device,
+                    rank=rank(),
+                    world=world_size(),
                 ),
             )
             for start, size in zip(starts, sizes, strict=True)

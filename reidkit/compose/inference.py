@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from reidkit import data, engine, evaluation, visualise
+from reidkit.compose.ranks import main_alone
 from reidkit.config import RunConfig, load_config
+from reidkit.distributed import is_main, rank, world_size
 from reidkit.engine import Console
 from reidkit.files import write_atomically
 from reidkit.types import EvalProtocol, Features, Metric, Preprocessing, Sample, StoredFrames
@@ -27,6 +29,7 @@ def extract(
     *,
     batch_size: int = 64,
     workers: int = 0,
+    worker_kind: data.WorkerKind = "processes",
     device: torch.device | str | None = None,
     frames: data.FrameSampling | None = None,
     console: Console = QUIET,
@@ -35,7 +38,8 @@ def extract(
 
     `frames` says which frames of a tracklet are read: up to 16, spread evenly, where absent; all
     of a silhouette sequence. The model stays on its device unless another is named. The features
-    know the model by the fingerprint of its weights. Raises ValueError where an image cannot be
+    know the model by the fingerprint of its weights. Under torchrun each process extracts a part
+    and all get the whole. Raises ValueError where an image cannot be
     read or a feature is not finite.
     """
     if isinstance(samples, str | Path):
@@ -49,11 +53,20 @@ def extract(
         preprocessing=preprocessing,
         batch_size=batch_size,
         workers=workers,
+        worker_kind=worker_kind,
         device=torch.device(device),
         frames=frames,
+        rank=rank(),
+        world=world_size(),
     )
     with console.bar("extract", len(samples)) as update:
-        found = engine.extract(model, loader, samples, progress=lambda done, total: update(done))
+        found = engine.extract(
+            model,
+            loader,
+            samples,
+            progress=lambda done, total: update(done),
+            sharded=world_size() > 1,
+        )
     return replace(found, model=weights_hash(model))
 
 
@@ -74,30 +87,43 @@ def extract_to(
     if not samples:
         raise ValueError("nothing to extract: the source holds no images")
     partial = out.with_name(out.name + ".partial")
-    mark = {"files": _files_hash(samples), "model": weights_hash(model), "chunk": CHUNK}
-    plan = partial / "of.json"
-    if plan.is_file() and json.loads(plan.read_text()) != mark:
-        console.say(f"{partial} is of another model or source: starting anew")
-        shutil.rmtree(partial)
-    write_atomically(plan, json.dumps(mark).encode())
-    pieces = []
+
+    def open_partial() -> list[int]:
+        """Which chunks an earlier call has left."""
+        mark = {"files": _files_hash(samples), "model": weights_hash(model), "chunk": CHUNK}
+        plan = partial / "of.json"
+        if plan.is_file() and json.loads(plan.read_text()) != mark:
+            console.say(f"{partial} is of another model or source: starting anew")
+            shutil.rmtree(partial)
+        write_atomically(plan, json.dumps(mark).encode())
+        return [start for start in range(0, len(samples), CHUNK) if _piece(partial, start).exists()]
+
+    kept = main_alone(open_partial)
     for start in range(0, len(samples), CHUNK):
-        piece, part = partial / f"{start:09d}.npz", samples[start : start + CHUNK]
-        if piece.is_file():
+        part = samples[start : start + CHUNK]
+        if start in kept:
             console.say(f"kept {len(part)} features of an earlier call")
+            continue
+        piece = extract(model, part, batch_size=batch_size, workers=workers, console=console)
+        if is_main():
+            piece.save(_piece(partial, start))
+
+    def join() -> Features:
+        pieces = [Features.load(_piece(partial, start)) for start in range(0, len(samples), CHUNK)]
+        vectors = torch.cat([piece.vectors for piece in pieces])
+        features = Features(vectors, tuple(samples), pieces[0].parts, pieces[0].model)
+        if out.suffix == ".csv":
+            features.save_csv(out)
         else:
-            extract(model, part, batch_size=batch_size, workers=workers, console=console).save(
-                piece
-            )
-        pieces.append(Features.load(piece))
-    vectors = torch.cat([piece.vectors for piece in pieces])
-    features = Features(vectors, tuple(samples), pieces[0].parts, pieces[0].model)
-    if out.suffix == ".csv":
-        features.save_csv(out)
-    else:
-        features.save(out)
-    shutil.rmtree(partial)
-    return features
+            features.save(out)
+        shutil.rmtree(partial)
+        return features
+
+    return main_alone(join)
+
+
+def _piece(partial: Path, start: int) -> Path:
+    return partial / f"{start:09d}.npz"
 
 
 def _files_hash(samples: Sequence[Sample]) -> str:

@@ -15,6 +15,7 @@ from reidkit.compose.building import choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
 from reidkit.compose.scoring import check_views, gait_distance_of, is_gait, rules_of, score
 from reidkit.config import EvaluateConfig
+from reidkit.distributed import is_main
 from reidkit.engine import Console
 from reidkit.evaluation.breakdown import by_camera_pair, by_view
 from reidkit.evaluation.gait.part_distances import Distance
@@ -65,7 +66,8 @@ def evaluate_run(
 
     Writes ranked lists to `picture` and a report to `page` where they are given; of several
     benchmarks the later ones get their name behind the file's. `compare` is another run, whose
-    model answers the same queries for the page. `rerank` adds the scores after re-ranking.
+    model answers the same queries for the page. `rerank` adds the scores after re-ranking. Under
+    torchrun the first process alone scores and writes; the others get no scores.
     """
     model = models.load_model(run).to(choose_device())
     other = models.load_model(compare).to(choose_device()) if compare is not None else None
@@ -73,7 +75,13 @@ def evaluate_run(
     names = short_names(run, compare)
     for position, test in enumerate(find_tests(run, benchmark, root)):
         rule = test.protocol if protocol is None else rules_of(protocol)
-        found = score_model(model, test, rule, run=run, name=names[0], console=console)
+        sides = sides_of(model, test, console)
+        others = None
+        if other is not None and page is not None:
+            others = sides_of(other, test, console)
+        if not is_main():  # which has taken its part in the extraction
+            continue
+        found = score_sides(sides, model, test, rule, run=run, name=names[0])
         scores.update(_with_reranked(test.name, found, rerank))
 
         def own(path: Path, position: int = position, name: str = test.name) -> Path:
@@ -83,8 +91,8 @@ def evaluate_run(
             draw_ranked(own(picture), found.query, found.gallery, rule, PICTURES, found.metric)
         if page is not None:
             before = None
-            if other is not None and compare is not None:
-                before = score_model(other, test, rule, run=compare, name=names[1], console=console)
+            if others is not None and other is not None and compare is not None:
+                before = score_sides(others, other, test, rule, run=compare, name=names[1])
             write_page(own(page), found, before=before, date=date)
     return scores
 
@@ -149,21 +157,25 @@ def find_tests(run: Path, benchmark: str | None, root: Path | None) -> Sequence[
     return load_benchmarks(config.model_copy(update={"data": own_data}))[1]
 
 
-def score_model(
+def sides_of(model: nn.Module, test: Benchmark, console: Console) -> tuple[Features, Features]:
+    """The features of a benchmark's query and gallery."""
+    check_views(test)
+    query = extract(model, test.query, console=console)
+    same = test.gallery == test.query
+    return query, query if same else extract(model, test.gallery, console=console)
+
+
+def score_sides(
+    sides: tuple[Features, Features],
     model: nn.Module,
     test: Benchmark,
     protocol: EvalProtocol,
     *,
     run: Path,
     name: str,
-    console: Console = QUIET,
 ) -> Evaluated:
-    """Extract both sides of a benchmark and score them by the metric that the run trained for."""
-    check_views(test)
-    query = extract(model, test.query, console=console)
-    gallery = query
-    if test.gallery != test.query:
-        gallery = extract(model, test.gallery, console=console)
+    """Score both sides of a benchmark by the metric that the run trained for."""
+    query, gallery = sides
     config = run_config(run)
     rules = config.evaluate if config is not None else EvaluateConfig()
     metric = rules.metric

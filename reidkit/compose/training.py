@@ -1,11 +1,15 @@
 """How it all fits: from a config to a run folder."""
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from reidkit import data, engine, models, visualise
@@ -14,35 +18,49 @@ from reidkit.compose.building import (
     build_state,
     build_train_loader,
     check,
-    choose_device,
     fingerprint,
     load_benchmarks,
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
+from reidkit.compose.ranks import main_alone, main_first, together
 from reidkit.compose.scoring import check_views, gait_distance_of, score
-from reidkit.config import ConfigError, RunConfig, differences, parse_yaml
-from reidkit.distributed import launched
+from reidkit.config import ConfigError, RunConfig, differences, parse_config, parse_yaml
+from reidkit.distributed import is_main, share_buffers, world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
 from reidkit.types import Benchmark, Features, Sample, Scores
 
 
 def train(
-    config: RunConfig, out: Path, *, resume: bool = False, console: Console = QUIET
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    console: Console = QUIET,
 ) -> dict[str, Scores]:
     """Train, evaluate and write the run folder; returns the scores of each test benchmark.
+
+    Under torchrun on every process alike; the first alone writes and speaks. `force` lets `resume`
+    go on although config or data are others than before.
 
     Raises ConfigError for faults in the config, FileExistsError when `out` holds a run and `resume`
     is False, Interrupted (after saving) when a signal asked to stop.
     """
     check(config)
-    if launched() > 1:
-        raise ValueError(
-            f"WORLD_SIZE is {launched()}: this version trains on one process; "
-            "start it without torchrun, or with --nproc-per-node 1"
-        )
-    device = choose_device(config.device)
-    samples, tests = load_benchmarks(config)
+    with together(config.device) as device:
+        return _train(config, out, device, resume, force, console if is_main() else QUIET)
+
+
+def _train(
+    config: RunConfig,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    force: bool,
+    console: Console,
+) -> dict[str, Scores]:
+    samples, tests = main_first(lambda: load_benchmarks(config))
     for test in tests:
         check_views(test)
     labels, num_classes = data.labels_of(samples)
@@ -60,15 +78,32 @@ def train(
         "identities": num_classes,
         "fingerprint": fingerprint(samples),
     }
-    open_folder(config, out, facts, resume=resume)
-    log = engine.RunLog(out, tensorboard=config.tensorboard, interval=config.log_interval)
-    run = Run(config, state, build_schedule(config), tests, out, log, console, facts)
-    weights = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
-    console.say(
-        f"{len(samples)} samples of {num_classes} identities; {weights:,} weights to train; "
-        f"{config.optim.epochs} epochs of {len(loader)} batches on {device}; run folder {out}"
+    forced = main_alone(lambda: open_folder(config, out, facts, resume=resume, force=force))
+    log = engine.RunLog(
+        out,
+        engine.open_trackers(
+            out,
+            tensorboard=config.tensorboard,
+            track=config.track,
+            config=config.model_dump(mode="json"),
+            name=out.name,
+        ),
+        interval=config.log_interval,
     )
-    if resume and (out / "state.pt").is_file():
+    keeper = engine.Checkpointer(
+        out / "state.pt",
+        keep=config.checkpoint.keep,
+        minutes=config.checkpoint.minutes,
+        steps=config.checkpoint.steps,
+    )
+    state.before_update = keeper.wait_for_copy
+    run = Run(
+        config, state, build_schedule(config), loader, tests, out, log, keeper, console, facts
+    )
+    run.introduce(len(samples))
+    for line in forced:
+        console.say(f"changed since the run began: {line}")
+    if resume and main_alone(lambda: engine.saved_states(out / "state.pt") != []):
         run.load()
     else:
         run.take_yardsticks()
@@ -91,14 +126,18 @@ def train(
         kept = out / "state.pt"
         told = f"the last good checkpoint is {kept}" if kept.is_file() else "none was saved before"
         raise FloatingPointError(f"{error}; {told}") from error
-    except Exception as error:
-        # Between two steps the state is whole: nothing that was computed needs to be lost.
-        if state.consistent and state.batch % state.accumulate == 0:
-            run.save()
-            if isinstance(error, Interrupted):
-                raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
+    except Interrupted as error:
+        run.save(wait=True)
+        raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
+    except Exception:
+        # Between two steps the state is whole: nothing that was computed needs to be lost. Of
+        # several processes the others may be anywhere, and what they hold cannot be asked for.
+        if world_size() == 1 and state.consistent and state.batch % state.accumulate == 0:
+            with contextlib.suppress(OSError):  # the error that led here is the one to tell
+                run.save(wait=True)
         raise
     finally:
+        keeper.close()
         log.close()
 
 
@@ -109,23 +148,61 @@ class Run:
     config: RunConfig
     state: TrainState
     schedule: Schedule
+    loader: data.StagedLoader
     tests: Sequence[Benchmark]
     out: Path
     log: engine.RunLog
+    keeper: engine.Checkpointer
     console: Console
     facts: dict[str, Any]
     beside: dict[str, dict[str, Scores]] = field(default_factory=dict)  # untrained, baselines
     seconds: float = 0.0  # of training alone, evaluations left out
     update: engine.Update | None = None
+    reserved: bool = False  # memory for a copy of the state
+    advised: set[str] = field(default_factory=set)
 
-    def save(self) -> None:
-        """Write everything that a resumed run needs."""
-        saved = {"state": self.state.state_dict(), "schedule": self.schedule.state_dict()}
-        engine.save_state(self.out / "state.pt", {**saved, "seconds": self.seconds})
+    def introduce(self, samples: int) -> None:
+        """Say what is about to be trained, and on what."""
+        weights = sum(p.numel() for p in self.state.model.parameters() if p.requires_grad)
+        processes = f" in {world_size()} processes" if world_size() > 1 else ""
+        self.console.say(
+            f"{samples} samples of {self.facts['identities']} identities; {weights:,} weights to "
+            f"train; {self.config.optim.epochs} epochs of {len(self.loader)} batches on "
+            f"{self.state.device}{processes}; run folder {self.out}"
+        )
+        if self.config.data.batch.micro and engine.live_batch_norm(self.state.model):
+            self.console.say(
+                "batch.micro: each micro-batch has batch-norm statistics of its own, so this is "
+                "not exactly the whole batch; with group or layer norms it is"
+            )
+
+    def save(self, *, wait: bool = False) -> None:
+        """Write everything that a resumed run needs, in the background unless `wait`; on all ranks
+        at the same step.
+
+        A state that cannot be written is told, and the training goes on with the one before; with
+        `wait` it is an OSError.
+        """
+        content = {
+            "state": self.state.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "seconds": self.seconds,
+        }
+        self.state.save = False
+        if not is_main():
+            return
+        try:
+            self.keeper.save(content, settled=self.state.settled())
+        except OSError as error:  # of the save before; this one is under way
+            self.console.say(f"not saved: {error}")
+        if wait:
+            self.keeper.wait()
 
     def load(self) -> None:
         """Go on where `save` was called."""
-        saved = engine.load_state(self.out / "state.pt")
+        path = self.out / "state.pt"
+        saved = main_alone(lambda: engine.load_state(path, tell=self.console.say))
+        before = saved["state"]["world"]
         self.state.load_state_dict(saved["state"])
         self.schedule.load_state_dict(saved["schedule"])
         self.seconds = saved["seconds"]
@@ -137,6 +214,16 @@ class Run:
                 for test, rows in json.loads(report.read_text()).items()
             }
         self.console.say(f"resumed at epoch {self.state.epoch + 1}, batch {self.state.batch + 1}")
+        if before != world_size():
+            self.console.say(f"{before} processes before, {world_size()} now")
+        self.log.write(
+            {
+                "kind": "resume",
+                "epoch": self.state.epoch,
+                "iteration": self.state.iteration,
+                "processes": world_size(),
+            }
+        )
 
     def take_yardsticks(self) -> None:
         """Score the cheap baselines and the untrained model, where the config asks for them."""
@@ -144,26 +231,43 @@ class Run:
             rows = self.beside[test.name] = {}
             for name in self.config.evaluate.baselines:
                 self.console.say(f"{test.name}: scoring the baseline {name}")
-                baseline = data.BASELINES[name]
-                query, gallery = baseline(test.query), baseline(test.gallery)
-                rows[name] = score(
-                    query,
-                    gallery,
-                    test.protocol,
-                    name=test.name,
-                    metric=baseline.metric,
-                )
+                rows[name] = main_alone(partial(_baseline_scores, name, test))
             if self.config.evaluate.untrained:
                 rows["untrained"], _, _ = self.score(self.state.model, test)
-        self.write_scores({})
+        main_alone(lambda: self.write_scores({}))
 
     def after_step(self, state: TrainState, report: StepReport) -> None:
-        """Log the step, and tell of it now and then."""
+        """Log the step, tell of it now and then, and save when it is time to."""
         self.seconds += report.data_seconds + report.step_seconds
+        if not self.reserved and is_main():
+            self.reserved = True  # by now the optimisers hold what they hold
+            self.keeper.reserve(state.settled())
         record = self.log.step(state, report)
+        # Gradients that wait for the rest of their group are in no checkpoint.
+        if state.save and state.batch % state.accumulate == 0:
+            state.require_finite(report.terms)
+            self.save()
+        elif is_main() and self.keeper.due(state.iteration):
+            state.save = True  # after the next step, when all ranks have heard of it
         if record is not None and self.update is not None:
             loss, rate, speed = record["loss"], record["lr"], record["images_per_second"]
             self.update(state.iteration, f"loss {loss:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
+            if state.iteration > self.config.log_interval:  # until then workers start
+                self.advise(record["waiting"])
+
+    def advise(self, waiting: float) -> None:
+        """Say once which knob to turn when the device waits for data."""
+        settings = self.config.data
+        line = engine.advice(
+            waiting,
+            workers=settings.workers,
+            cores=os.cpu_count() or 1,
+            kind=settings.worker_kind,
+            packed=settings.store is not None or settings.pixels == "silhouettes",
+        )
+        if line is not None and line.partition(";")[2] not in self.advised:
+            self.advised.add(line.partition(";")[2])
+            self.console.say(line)
 
     def after_epoch(self, state: TrainState) -> None:
         """Save; and score, when it is time to."""
@@ -175,12 +279,18 @@ class Run:
                 self.console.say(f"epoch {state.epoch}: {test.name} {name} {100 * value:.2f}%")
                 if position == 0:
                     self.schedule.observe(value)
+                    if value > state.best.get("score", -1.0):
+                        state.best = {"score": value, "epoch": state.epoch}
         self.save()
 
     def score(
         self, model: nn.Module, test: Benchmark, frames: data.FrameSampling | None = None
     ) -> tuple[Scores, Features, Features]:
-        """Scores of a model on a benchmark, into the log, and the features they come from."""
+        """Scores of a model on a benchmark, into the log, and the features they come from.
+
+        Every rank extracts a part, the first one scores.
+        """
+        share_buffers(model)
 
         def features(samples: Sequence[Sample]) -> Features:
             return extract(
@@ -188,6 +298,7 @@ class Run:
                 samples,
                 batch_size=self.config.evaluate.batch_size,
                 workers=self.config.data.workers,
+                worker_kind=self.config.data.worker_kind,
                 frames=frames,
                 console=self.console,
             )
@@ -195,13 +306,15 @@ class Run:
         query = features(test.query)
         gallery = query if test.gallery == test.query else features(test.gallery)
         rules = self.config.evaluate
-        scores = score(
-            query,
-            gallery,
-            test.protocol,
-            name=test.name,
-            metric=rules.metric,
-            gait_distance=gait_distance_of(model, rules),
+        scores = main_alone(
+            lambda: score(
+                query,
+                gallery,
+                test.protocol,
+                name=test.name,
+                metric=rules.metric,
+                gait_distance=gait_distance_of(model, rules),
+            )
         )
         prefix = f"{test.name}/" if len(self.tests) > 1 else ""
         self.log.write(
@@ -217,15 +330,34 @@ class Run:
 
     def finish(self) -> dict[str, Scores]:
         """Score the trained model, write what a run folder promises, and say it."""
+        if self.config.optim.update_bn:
+            self.console.say("taking the averaged weights' batch-norm statistics anew")
+            self.loader.set_epoch(self.config.optim.epochs)
+            engine.update_batch_norm(self.state.best_model, self.loader)
         # First without scores: should one of the test images be damaged, the model is safe.
-        self.save_model({})
+        main_alone(lambda: self.save_model({}))
         found: dict[str, Scores] = {}
-        for position, test in enumerate(self.tests):
+        pictures: list[tuple[Benchmark, Features, Features]] = []
+        for test in self.tests:
+            beside = self.beside.setdefault(test.name, {})
             found[test.name], query, gallery = self.score(self.state.best_model, test)
+            if self.config.evaluate.raw:
+                beside["raw weights"], _, _ = self.score(self.state.model, test)
             if self.config.evaluate.single_frame:
                 one = data.FrameSampling("evenly", 1)
-                single, _, _ = self.score(self.state.best_model, test, one)
-                self.beside.setdefault(test.name, {})["single frame"] = single
+                beside["single frame"], _, _ = self.score(self.state.best_model, test, one)
+            pictures.append((test, query, gallery))
+        main_alone(lambda: self.tell(found, pictures))
+        main_alone(self.keeper.wait)
+        return found
+
+    def tell(
+        self,
+        found: Mapping[str, Scores],
+        sides: Sequence[tuple[Benchmark, Features, Features]],
+    ) -> None:
+        """Print the scores, write them with the model, and draw."""
+        for position, (test, query, gallery) in enumerate(sides):
             rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
             self.console.say(comparison(test.name, rows))
             if self.config.evaluate.pictures:
@@ -234,12 +366,16 @@ class Run:
                 metric = self.config.evaluate.metric
                 draw_ranked(self.out / name, query, gallery, test.protocol, count, metric)
                 self.console.say(f"ranked lists: {self.out / name}")
+        best = self.state.best
+        if best:
+            self.console.say(
+                f"best on the way: {100 * best['score']:.2f}% after epoch {int(best['epoch'])}"
+            )
         self.write_scores(found)
         self.save_model(found)
         visualise.curves(self.out / "log.jsonl", self.out / "curves.png")
         self.console.say(f"curves: {self.out / 'curves.png'}")
         self.console.say(f"model: {self.out / 'model.safetensors'}")
-        return found
 
     def save_model(self, scores: Mapping[str, Scores]) -> None:
         """Write `model.safetensors` and `model.json`: what a user of the model needs."""
@@ -268,27 +404,44 @@ class Run:
         write_atomically(self.out / "scores.json", json.dumps(report, indent=2).encode())
 
 
-def open_folder(config: RunConfig, out: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
-    """Start a run folder, or make sure that the one there is of this config and data."""
+def open_folder(
+    config: RunConfig, out: Path, facts: Mapping[str, Any], *, resume: bool, force: bool = False
+) -> list[str]:
+    """Start a run folder, or make sure that the one there is of this config and data.
+
+    Returns what has changed where `force` lets that pass; the folder then keeps the new config.
+    """
     plan, card = out / "config.yaml", out / "data.json"
+    changed: list[str] = []
     if resume:
         if not plan.is_file():
             raise FileNotFoundError(f"no run in {out}: nothing to resume; leave out --resume")
-        old = parse_yaml(plan.read_text(), str(plan))
-        changed = differences(old, config.model_dump(mode="json"))
-        if card.is_file() and json.loads(card.read_text()) != dict(facts):
-            changed.append("the training data: other files, identities or cameras")
-        if changed:
+        old = parse_config(parse_yaml(plan.read_text(), str(plan)), str(plan))
+        changed = differences(old.model_dump(mode="json"), config.model_dump(mode="json"))
+        if card.is_file():
+            before = json.loads(card.read_text())
+            changed += [f"data {line}" for line in differences(before, dict(facts))]
+        if changed and not force:
             raise ConfigError(
-                f"{out} was made with another config; undo this or train into a new folder", changed
+                f"{out} was made with another config or data; undo this, train into a new folder, "
+                "or go on all the same with --force",
+                changed,
             )
-        return
-    if plan.exists():
+        if not changed:
+            return []
+    elif plan.exists():
         raise FileExistsError(
             f"{out} already holds a run: --resume goes on with it, --out names another"
         )
     write_atomically(plan, config.to_yaml().encode())
     write_atomically(card, json.dumps(dict(facts), indent=2).encode())
+    return changed
+
+
+def _baseline_scores(name: str, test: Benchmark) -> Scores:
+    baseline = data.BASELINES[name]
+    query, gallery = baseline(test.query), baseline(test.gallery)
+    return score(query, gallery, test.protocol, name=test.name, metric=baseline.metric)
 
 
 def comparison(title: str, rows: Mapping[str, Scores]) -> str:

@@ -15,7 +15,9 @@ from reidkit.data.clips import is_store, show
 from reidkit.data.dataset import FrameDataset, Item, labels_of
 from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameSampling
-from reidkit.data.loader import collate, eval_loader, train_loader
+from reidkit.data.loader import WorkerKind, collate, eval_loader, train_loader
+from reidkit.data.pictures.pack import pack_pictures
+from reidkit.data.pictures.store import PictureStore
 from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.silhouettes.layout import FRAMES as STORED_PIXELS
 from reidkit.data.silhouettes.layout import HEADER as STORE_HEADER
@@ -53,6 +55,9 @@ __all__ = [
     "Augment",
     "Normalise",
     "RandomErasing",
+    "PictureStore",
+    "pack_pictures",
+    "WorkerKind",
     "collate",
     "train_loader",
     "eval_loader",

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.data.frames import read_image, resize
+from reidkit.data.frames import read_image, resize_into
 from reidkit.data.silhouettes.layout import FRAMES, HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore
 from reidkit.types import Sample, StoredFrames
@@ -44,25 +44,45 @@ def read_clips(
         yield fit(frames, size, sample)[..., None]
 
 
+def fill_clips(wanted: Sequence[Wanted], places: Sequence[Clip]) -> Iterator[Clip]:
+    """The same, written into contiguous places (T, H, W, channels) of the size wanted: each comes
+    as soon as it is filled."""
+    channels = places[0].shape[3]
+    if channels == 1:
+        clips = read_clips(wanted, places[0].shape[1:3], channels)
+        for place, clip in zip(places, clips, strict=True):
+            place[...] = clip
+            yield place
+        return
+    for (sample, chosen), place in zip(wanted, places, strict=True):
+        read_pictures(sample, chosen, place)
+        yield place
+
+
 def read_clip(
     sample: Sample, chosen: Sequence[int], size: tuple[int, int], channels: int = 3
 ) -> Clip:
-    """The frames at these positions, (T, H, W, channels) uint8; three channels are BGR.
+    """The frames at these positions, (T, H, W, channels) uint8; three channels are RGB.
 
     Raises ValueError for an unreadable file, for silhouettes where pictures are asked for, and for
     silhouettes that are not aligned.
     """
     if channels == 1:
         return read_silhouettes(sample, chosen, size)[..., None]
+    clip = np.empty((len(chosen), *size, channels), np.uint8)
+    read_pictures(sample, chosen, clip)
+    return clip
+
+
+def read_pictures(sample: Sample, chosen: Sequence[int], place: Clip) -> None:
+    """The pictures at these positions, in the size of their place (T, H, W, 3): RGB."""
     if isinstance(sample.frames, StoredFrames):
         raise ValueError(
             f"{sample.name} is a silhouette, but the model takes RGB pictures: give it those, or a "
             "gait model (data.pixels: silhouettes) to silhouettes"
         )
-    clip = np.empty((len(chosen), *size, channels), np.uint8)
-    for image, place in zip(clip, chosen, strict=True):
-        image[:] = resize(read_image(sample.frames[place]), size)
-    return clip
+    for position, frame in zip(chosen, place, strict=True):
+        resize_into(read_image(sample.frames[position]), frame)
 
 
 def read_silhouettes(sample: Sample, chosen: Sequence[int], size: tuple[int, int]) -> Clip:

@@ -1,7 +1,6 @@
-"""Samples and labels to uint8 frames: one dataset for images, tracklets and sequences."""
+"""Samples and labels to uint8 batches: one dataset for images, tracklets and sequences."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reidkit.data.clips import Wanted, read_clips
-from reidkit.data.frames import FrameSampling
+from reidkit.data.clips import Wanted, fill_clips
+from reidkit.data.draws import Draws, occurrences
+from reidkit.data.frames import FrameSampling, resize_into
+from reidkit.data.pictures.store import PictureStore
 from reidkit.data.transforms import Augment
-from reidkit.types import Sample
+from reidkit.types import Batch, Sample, StoredFrames
 
 
 class Item(NamedTuple):
@@ -41,8 +42,7 @@ class FrameDataset(Dataset[Item]):
     """Reads, resizes and augments the frames of samples; the same for images (T = 1) and tracklets.
 
     What is drawn for an item follows from (seed, epoch, index, how often the index came before in
-    the same call of `__getitems__`): never from the number of workers or from a global random
-    state.
+    the same batch): never from the number of workers or from a global random state.
 
     Args:
         samples: what to read, each with at least one frame.
@@ -52,9 +52,10 @@ class FrameDataset(Dataset[Item]):
         channels: 3 for pictures, 1 for silhouettes.
         augment: random changes; None for evaluation.
         seed: of everything drawn.
+        store: holds the pictures decoded; else they are read from their files.
 
-    Raises ValueError where samples and labels differ in number, a sample has no frames, or the
-    shift of `augment` could push everything out of the picture.
+    Raises ValueError where samples and labels differ in number, a sample has no frames, a picture
+    is not in the store, or `augment` does not fit the size and the channels.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class FrameDataset(Dataset[Item]):
         channels: int = 3,
         augment: Augment | None = None,
         seed: int = 0,
+        store: PictureStore | None = None,
     ) -> None:
         if len(samples) != len(labels):
             raise ValueError(
@@ -74,13 +76,15 @@ class FrameDataset(Dataset[Item]):
             )
         if min(size) < 1:
             raise ValueError(f"size is {size}, expected height and width of at least 1")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is {channels}, expected 3 for pictures, 1 for silhouettes")
         for sample in samples:
             if not sample.frames:
                 raise ValueError(
                     f"sample without frames: {sample.name}; each needs at least one file"
                 )
-        if augment is not None and augment.pad >= min(size):
-            raise ValueError(f"pad is {augment.pad}, expected less than the size {size}")
+        if augment is not None:
+            augment.check(size, channels)
         self.samples = tuple(samples)
         self.labels = list(labels)
         self.size = size
@@ -88,8 +92,12 @@ class FrameDataset(Dataset[Item]):
         self.channels = channels
         self.augment = augment
         self.seed = seed
+        self._packed = None if store is None else PackedPictures(self.samples, store, channels)
         domains = sorted({sample.domain for sample in samples})
-        self._domains = {domain: number for number, domain in enumerate(domains)}
+        numbers = {domain: number for number, domain in enumerate(domains)}
+        known = [(sample.camid, numbers[sample.domain]) for sample in samples]
+        facts = [(label, *pair) for label, pair in zip(labels, known, strict=True)]
+        self._facts = np.array(facts, np.int64).reshape(-1, 3).T.copy()  # label, camid, domain
         # In shared memory, because workers that outlive an epoch hold a copy of everything else.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -100,37 +108,110 @@ class FrameDataset(Dataset[Item]):
         """Draw as in this epoch from now on, in living workers too. Call it between epochs."""
         self._epoch[0] = epoch
 
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The samples at these places, uint8; an index that comes twice is drawn anew each time.
+
+        `frames` (B, T, C, H, W) has all channels of a pixel side by side in memory. Shorter
+        tracklets are padded with zeros, where `mask` is False. Raises IndexError for a place
+        outside [0, len), ValueError or FileNotFoundError for a file that cannot be read, which it
+        names.
+        """
+        rows = np.array(indices, np.int64)
+        if not len(rows):
+            raise ValueError("a batch of no samples; expected at least one index")
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"indices {indices}, expected each in [0, {len(self)})")
+        draws = Draws.of(self.seed, int(self._epoch[0]), rows, occurrences(indices))
+        wanted = self._choose(rows.tolist(), draws)
+        lengths = np.array([len(chosen) for _, chosen in wanted])
+        longest = int(lengths.max())
+        new = np.empty if int(lengths.min()) == longest else np.zeros
+        frames = new((len(rows), longest, *self.size, self.channels), np.uint8)
+        clips = [clip[:length] for clip, length in zip(frames, lengths.tolist(), strict=True)]
+        self._fill(clips, rows, wanted, draws)
+        mask = np.arange(longest) < lengths[:, None]
+        facts = self._facts[:, rows]  # (3, B)
+        return Batch(
+            torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
+            torch.from_numpy(mask),
+            *(torch.from_numpy(fact) for fact in (*facts, rows)),
+        )
+
+    def _choose(self, indices: Sequence[int], draws: Draws) -> list[Wanted]:
+        samples = [self.samples[index] for index in indices]
+        chosen = self.sampling.choose_each([len(sample.frames) for sample in samples], draws)
+        return [Wanted(*one) for one in zip(samples, chosen, strict=True)]
+
+    def _fill(
+        self,
+        clips: Sequence[NDArray[np.uint8]],
+        rows: NDArray[np.int64],
+        wanted: Sequence[Wanted],
+        draws: Draws,
+    ) -> None:
+        if self._packed is None:
+            filled = self.fill(wanted, clips)
+        else:
+            filled = self._packed.fill(rows, wanted, clips)
+        plan = None
+        if self.augment is not None:
+            plan = self.augment.plan(self.size, self.channels, draws)
+        # A clip is changed as soon as it was read, while it is still in the cache.
+        for row, clip in enumerate(filled):
+            if plan is not None:
+                plan.change(row, clip)
+
     def __getitem__(self, index: int) -> Item:
         """The item at `index`; an unreadable file is a ValueError that names it."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        """The items of a batch; an index that comes twice is drawn anew each time."""
-        seen: Counter[int] = Counter()
-        drawn = []
-        for index in indices:
-            generator = np.random.default_rng((self.seed, int(self._epoch[0]), index, seen[index]))
-            sample = self.samples[index]
-            chosen = self.sampling.choose(len(sample.frames), generator)
-            drawn.append((index, Wanted(sample, chosen), generator))
-            seen[index] += 1
-        clips = self.read([wanted for _, wanted, _ in drawn])
-        return [
-            self._item(index, wanted.sample, clip, generator)
-            for (index, wanted, generator), clip in zip(drawn, clips, strict=True)
-        ]
+        """The items of a batch, of which `collate` makes what `batch` gives."""
+        frames, mask, *facts = self.batch(indices)
+        rows = zip(*(fact.tolist() for fact in facts), strict=True)
+        clips = zip(frames, mask.sum(1).tolist(), strict=True)
+        return [Item(clip[:length], *row) for (clip, length), row in zip(clips, rows, strict=True)]
 
-    def read(self, wanted: Sequence[Wanted]) -> Iterable[NDArray[np.uint8]]:
-        """A clip (T, H, W, channels) for each; the place to read from somewhere else."""
-        return read_clips(wanted, self.size, self.channels)
+    def fill(
+        self, wanted: Sequence[Wanted], places: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Fill a contiguous place (T, H, W, C) for each, and give it at once; the method to
+        override, to read from somewhere else."""
+        return fill_clips(wanted, places)
 
-    def _item(
-        self, index: int, sample: Sample, clip: NDArray[np.uint8], generator: np.random.Generator
-    ) -> Item:
-        if self.augment is not None:
-            clip = self.augment(clip, generator)
-        frames = clip.transpose(0, 3, 1, 2)  # `collate` copies it, whatever its strides
-        if self.channels == 3:
-            frames = np.ascontiguousarray(frames[:, ::-1])  # BGR to RGB
-        label, domain = self.labels[index], self._domains[sample.domain]
-        return Item(torch.from_numpy(frames), label, sample.camid, domain, index)
+
+class PackedPictures:
+    """The rows of a store that hold the frames of samples, and reading them.
+
+    Raises ValueError for silhouettes, and as `PictureStore.rows` does.
+    """
+
+    def __init__(self, samples: Sequence[Sample], store: PictureStore, channels: int) -> None:
+        if channels != 3 or any(isinstance(sample.frames, StoredFrames) for sample in samples):
+            raise ValueError(
+                f"{store.folder} holds RGB pictures, but these samples are silhouettes; expected "
+                "no store of pictures for them"
+            )
+        self.store = store
+        self.rows = store.rows([path for sample in samples for path in sample.frames])
+        ends = np.cumsum([len(sample.frames) for sample in samples], dtype=np.int64)
+        self.starts = np.concatenate([np.zeros(1, np.int64), ends])
+
+    def fill(
+        self,
+        samples: NDArray[np.int64],
+        wanted: Sequence[Wanted],
+        places: Sequence[NDArray[np.uint8]],
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Fill a contiguous place (T, H, W, 3) with the chosen frames of each sample."""
+        starts = self.starts[samples].tolist()
+        for start, (_, chosen), place in zip(starts, wanted, places, strict=True):
+            rows = self.rows[start + np.asarray(chosen, np.int64)]
+            if self.store.size == place.shape[1:3]:
+                self.store.read_into(rows, place)
+            else:
+                pixels = np.empty((len(rows), *self.store.size, 3), np.uint8)
+                self.store.read_into(rows, pixels)
+                for picture, frame in zip(pixels, place, strict=True):
+                    resize_into(picture, frame)
+            yield place

@@ -1,11 +1,15 @@
 """Which frames of a tracklet to read, and reading them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from reidkit.data.decoding import decode, is_cut_short
+from reidkit.data.draws import Draws, Stream
 
 FrameChoice = Literal["random", "replacement", "ordered", "unfixed", "evenly", "every"]
 TrainingChoice = Literal["random", "replacement", "ordered", "unfixed"]
@@ -54,13 +58,24 @@ class FrameSampling:
             return self.most or self.count
         return frames if self.choice == "every" else min(frames, self.count)
 
+    def is_drawn(self, frames: int) -> bool:
+        """Whether chance has a say in what is chosen of this many frames."""
+        if self.choice == "unfixed":
+            return frames > 1 or self.count != self.most
+        return frames > 1 and self.choice not in ("evenly", "every")
+
+    def choose_each(self, lengths: Sequence[int], draws: Draws) -> list[list[int]]:
+        """`choose` for each item of a batch, of so many frames; decided by its draws."""
+        if not self.is_drawn(max(lengths)):
+            return [self._certain(frames) for frames in lengths]
+        generators = draws.generators(Stream.FRAMES)
+        return [self.choose(*item) for item in zip(lengths, generators, strict=True)]
+
     def choose(self, frames: int, generator: np.random.Generator) -> list[int]:
         """Positions in [0, frames), ascending but for "replacement" and for "ordered" where it
-        begins again; "evenly" and "every" draw nothing from the generator."""
-        if self.choice == "every" or (self.choice == "evenly" and frames <= self.count):
-            return list(range(frames))
-        if self.choice == "evenly":
-            return [(2 * i + 1) * frames // (2 * self.count) for i in range(self.count)]
+        begins again; nothing is drawn from the generator unless `is_drawn`."""
+        if not self.is_drawn(frames):
+            return self._certain(frames)
         if self.choice == "replacement":
             return generator.integers(0, frames, self.count).tolist()
         if self.choice == "ordered":
@@ -70,22 +85,27 @@ class FrameSampling:
         count = self.count
         if self.choice == "unfixed":
             count = int(generator.integers(self.count, (self.most or self.count) + 1))
-        if frames == count == 1:
-            return [0]
         if frames >= count:
             return sorted(generator.permutation(frames)[:count].tolist())
         repeats = generator.integers(0, frames, count - frames).tolist()
         return sorted([*range(frames), *repeats])
 
+    def _certain(self, frames: int) -> list[int]:
+        if self.choice == "every" or (self.choice == "evenly" and frames <= self.count):
+            return list(range(frames))
+        if self.choice == "evenly":
+            return [(2 * i + 1) * frames // (2 * self.count) for i in range(self.count)]
+        return [0] * self.count  # of an image
+
 
 def read_image(path: str, channels: int = 3) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) uint8 in OpenCV's order, BGR; (H, W) grey with channels=1.
+    """The picture (H, W, 3) uint8 in RGB; (H, W) grey with channels=1.
 
     Raises FileNotFoundError where there is no file, ValueError where it is empty, cut short or no
     picture.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             data = file.read()
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -93,29 +113,32 @@ def read_image(path: str, channels: int = 3) -> NDArray[np.uint8]:
         ) from error
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
-    fault = ""
     if not data:
         fault = "is empty (0 bytes)"
-    elif data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") == -1:
-        # The decoder only warns of a missing end mark, and fills the rest of the picture with grey.
+    elif is_cut_short(data):
         fault = f"is cut short after {len(data):,} bytes"
     else:
-        try:
-            image = cv2.imdecode(
-                np.frombuffer(data, np.uint8),
-                cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR,
-            )
-        except cv2.error:  # sizes beyond what OpenCV accepts
-            image = None
+        image = decode(data, channels)
         if image is not None:
-            return np.asarray(image, np.uint8)
+            return image
         fault = f"is no readable image ({len(data):,} bytes)"
     raise ValueError(f"{path} {fault}; replace it; `reidkit data check` lists all faults")
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture at `size` (H, W): by area when shrinking more than twice, else linear."""
-    height, width = size
-    shrinks = image.shape[0] > 2 * height or image.shape[1] > 2 * width
+    place = np.empty((*size, *image.shape[2:]), np.uint8)
+    resize_into(image, place)
+    return place
+
+
+def resize_into(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+    """`resize` to the size of `place` (H, W, C), a contiguous array which takes the result."""
+    height, width = place.shape[:2]
+    rows, columns = image.shape[:2]
+    if rows == height and columns == width:
+        place[...] = image
+        return
+    shrinks = rows > 2 * height or columns > 2 * width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+    cv2.resize(image, (width, height), place, 0, 0, method)

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -12,25 +12,33 @@ from torch.utils.data import DataLoader, Dataset
 from reidkit.data.dataset import FrameDataset, Item
 from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameChoice, FrameSampling
+from reidkit.data.pictures.store import PictureStore
 from reidkit.data.samplers import EpochSampler, IdentityBatches, LengthBuckets, RandomBatches
-from reidkit.data.transforms import Augment, RandomErasing
+from reidkit.data.threads import ThreadedBatches
+from reidkit.data.transforms import Augment
 from reidkit.types import Batch, Preprocessing, Sample
 
+WorkerKind = Literal["processes", "threads"]
 FRAMES_AT_ONCE = 1024  # in a batch of evaluation: long sequences come in smaller batches
+AHEAD = 2  # batches a worker: one to fetch, one to read; containers often have 64 MB for them
 EVALUATION_FRAMES = 16  # of a tracklet, where a call names only how to choose them
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items as one batch; shorter tracklets are padded with zeros, where `mask` is False."""
+    """Items as one batch, equal to `FrameDataset.batch`: for a DataLoader of your own.
+
+    Shorter tracklets are padded with zeros, where `mask` is False.
+    """
     lengths = torch.tensor([len(item.frames) for item in items])
     longest = int(lengths.max())
     # By numpy: torch would start its threads for each of these small copies.
     new = np.empty if int(lengths.min()) == longest else np.zeros
-    frames = new((len(items), longest, *items[0].frames.shape[1:]), np.uint8)
+    _, channels, *size = items[0].frames.shape
+    frames = new((len(items), longest, *size, channels), np.uint8)
     for place, item in zip(frames, items, strict=True):
-        place[: len(item.frames)] = item.frames.numpy()
+        place[: len(item.frames)] = item.frames.permute(0, 2, 3, 1).numpy()
     return Batch(
-        torch.from_numpy(frames),
+        torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
         torch.arange(longest) < lengths[:, None],
         torch.tensor([item.label for item in items], dtype=torch.int64),
         torch.tensor([item.camid for item in items], dtype=torch.int64),
@@ -53,9 +61,9 @@ class CarriesErrors(Dataset[Any]):
         return len(self.dataset)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch | Exception:
-        """The collated batch of these positions, or why there is none."""
+        """The batch of these positions, or why there is none."""
         try:
-            return collate(self.dataset.__getitems__(indices))
+            return self.dataset.batch(indices)
         except (ValueError, OSError) as error:
             return error
 
@@ -63,14 +71,22 @@ class CarriesErrors(Dataset[Any]):
         return self.__getitems__([index])
 
 
-def prepare_worker(_: int) -> None:
-    """One thread for OpenCV, as workers share the cores already, and no end by Ctrl-C.
+def prepare_process(_: int) -> None:
+    """One thread for OpenCV, as workers share the cores already (torch sets its own number); no end
+    by Ctrl-C, nor by the first SIGTERM.
 
-    A terminal sends Ctrl-C to workers too; the main process finishes its step first, and they end
-    with it.
+    A terminal sends Ctrl-C, and torchrun and systemd send SIGTERM, to the workers too, while the
+    main process still needs their batches to finish its step and save. They end with it. The second
+    SIGTERM ends them, as it is then torch that gave up waiting.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_next_time)
+
+
+def end_next_time(signal_number: int, _: Any) -> None:
+    """A signal handler that gives way to the default one."""
+    signal.signal(signal_number, signal.SIG_DFL)
 
 
 def unchanged(batch: Any) -> Any:
@@ -84,16 +100,32 @@ def host_loader(
     workers: int,
     seed: int,
     device: torch.device,
-) -> DataLoader[Any]:
-    """A DataLoader of uint8 batches on the host, pinned where the device is CUDA."""
+    *,
+    worker_kind: WorkerKind = "processes",
+    persistent: bool = True,
+) -> DataLoader[Any] | ThreadedBatches:
+    """uint8 batches on the host, pinned where the device is CUDA; those of both kinds are equal.
+
+    Processes decode and augment without waiting for each other or for the consumer, but take time
+    to start and memory of their own; `persistent` ones outlive an epoch. Threads do neither, and
+    hand over without a copy, but share Python's lock. Without workers the consumer reads.
+    """
+    if worker_kind not in get_args(WorkerKind):
+        kinds = " or ".join(get_args(WorkerKind))
+        raise ValueError(f"worker_kind is {worker_kind!r}, expected {kinds}")
+    cuda = device.type == "cuda"
+    if worker_kind == "threads" and workers > 0:
+        pin_for = device if cuda else None
+        return ThreadedBatches(dataset, batch_sampler, workers, AHEAD, pin_for=pin_for)
     return DataLoader(
         CarriesErrors(dataset),
         batch_sampler=batch_sampler,
         num_workers=workers,
         collate_fn=unchanged,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-        worker_init_fn=prepare_worker,
+        pin_memory=cuda,
+        persistent_workers=persistent and workers > 0,
+        prefetch_factor=AHEAD if workers > 0 else None,
+        worker_init_fn=prepare_process,
         # Its own generator: each epoch draws a base seed, and from the global state that would
         # change dropout.
         generator=torch.Generator().manual_seed(seed),
@@ -109,10 +141,11 @@ def train_loader(
     instances: int,
     frames: int | FrameSampling = 1,
     augment: Augment | None = None,
-    erasing: float | RandomErasing | None = None,
+    store: PictureStore | None = None,
     sampling: Literal["identities", "random"] = "identities",
     camera_balanced: bool = False,
     workers: int = 0,
+    worker_kind: WorkerKind = "processes",
     seed: int = 0,
     device: torch.device | str = "cpu",
     rank: int = 0,
@@ -121,13 +154,11 @@ def train_loader(
     """Batches for training: `identities` x `instances`, or as many samples at random with
     sampling="random".
 
-    `frames` as a number means that many at random of each tracklet; `erasing` as a number its
-    probability.
+    `frames` as a number means that many at random of each tracklet. `store` holds the pictures
+    decoded. `identities` counts over all ranks, of which each gets its slice of every batch.
     """
     if isinstance(frames, int):
         frames = FrameSampling("random", frames)
-    if isinstance(erasing, int | float):
-        erasing = RandomErasing(erasing) if erasing else None
     dataset = FrameDataset(
         samples,
         labels,
@@ -136,6 +167,7 @@ def train_loader(
         channels=preprocessing.channels,
         augment=augment,
         seed=seed,
+        store=store,
     )
     sampler: EpochSampler
     if sampling == "identities":
@@ -153,8 +185,8 @@ def train_loader(
         size = identities * instances
         sampler = RandomBatches(len(samples), size, seed, rank=rank, world=world)
     device = torch.device(device)
-    loader = host_loader(dataset, sampler, workers, seed, device)
-    return DeviceLoader(loader, device, preprocessing, erasing, seed=seed * world + rank)
+    loader = host_loader(dataset, sampler, workers, seed, device, worker_kind=worker_kind)
+    return DeviceLoader(loader, device, preprocessing)
 
 
 def eval_loader(
@@ -163,6 +195,7 @@ def eval_loader(
     preprocessing: Preprocessing,
     batch_size: int = 64,
     workers: int = 0,
+    worker_kind: WorkerKind = "processes",
     device: torch.device | str = "cpu",
     frames: FrameChoice | FrameSampling | None = None,
     rank: int = 0,
@@ -190,4 +223,8 @@ def eval_loader(
         lengths, batch_size=batch_size, frames=FRAMES_AT_ONCE, rank=rank, world=world
     )
     device = torch.device(device)
-    return DeviceLoader(host_loader(dataset, sampler, workers, 0, device), device, preprocessing)
+    # Evaluation is one pass: idle processes would only keep memory until the loader goes.
+    loader = host_loader(
+        dataset, sampler, workers, 0, device, worker_kind=worker_kind, persistent=False
+    )
+    return DeviceLoader(loader, device, preprocessing)

@@ -1,10 +1,15 @@
 """The running average of the weights, which evaluates better than the weights themselves."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from reidkit.distributed import share_buffers
+from reidkit.types import Batch
 
 
 class WeightAverage(nn.Module):
@@ -47,3 +52,46 @@ class WeightAverage(nn.Module):
         module = self.average.module
         assert isinstance(module, nn.Module)
         return module
+
+
+def update_batch_norm(model: nn.Module, batches: Iterable[Batch]) -> None:
+    """Take the batch-norm statistics anew: the mean over `batches` of each batch's own.
+
+    For averaged weights, whose copied statistics are those of other weights. Norms without running
+    statistics, and those of a module that keeps itself in evaluation, are left alone; modes are put
+    back. Of several processes, each with its part of the batches, the first one's result counts.
+    Raises ValueError where there is no batch.
+    """
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise ValueError("no batch to take batch-norm statistics from: expected at least one")
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    momenta = {norm: norm.momentum for norm in moving}
+    try:
+        adapter = _OfBatches(moving, lambda frames, mask: model(frames, mask))
+        # torch's update calls a model with the first of a tuple, and a batch is a tuple.
+        update_bn(((batch,) for batch in itertools.chain([first], batches)), adapter)
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for module, training in modes.items():
+            module.training = training
+    share_buffers(model)
+
+
+class _OfBatches(nn.Module):
+    """Calls a model with a batch; what it holds are the norms whose statistics are reset."""
+
+    def __init__(
+        self, norms: Iterable[nn.Module], call: Callable[[Tensor, Tensor], object]
+    ) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+        self.call = call
+
+    def forward(self, batch: Batch) -> None:
+        """Only the statistics that the model takes on the way are wanted."""
+        self.call(batch.frames, batch.mask)

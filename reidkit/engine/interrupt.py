@@ -10,13 +10,18 @@ from reidkit.engine.state import TrainState
 
 @contextmanager
 def stop_on_signal(state: TrainState) -> Iterator[None]:
-    """Set `state.stop` on the first SIGINT or SIGTERM; a second SIGINT interrupts at once. Main
-    thread only."""
+    """Set `state.stop` on the first SIGINT or SIGTERM; a SIGINT after it interrupts at once. Main
+    thread only.
+
+    torchrun passes its own signals on to every process; `fit` lets all stop after the same step.
+    """
+    asked = False  # here, which `state.stop` does not tell: another rank may have been asked
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if state.stop and number == signal.SIGINT:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        state.stop = True
+        state.stop = asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from reidkit.distributed import any_rank
 from reidkit.engine.schedules import Schedule
 from reidkit.engine.state import TrainState
 from reidkit.types import Batch
@@ -46,8 +47,7 @@ class StepReport:
 
 def supervised_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     """Forward, and one descent of the whole loss."""
-    with state.autocast():
-        terms = state.task(batch)
+    terms = state.forward(batch)
     # On an accelerator a look at every value would stop the queue; there the loop looks before each
     # save.
     if state.device.type == "cpu":
@@ -69,10 +69,13 @@ def fit(
     """Train until `state.epoch` reaches `epochs`, from wherever the state stands.
 
     Raises Interrupted, after a whole step, when `state.stop` is set; FloatingPointError when a loss
-    is not finite.
+    is not finite. Of several processes all do the same at the same step: `state.stop` and
+    `state.save` are true on all of them after a step in which one has set them.
     """
     if len(loader) == 0:
         raise ValueError("the loader gives no batch: an epoch needs at least one")
+    if state.batches != len(loader) or state.batch % state.accumulate:
+        state.batch = 0  # a resumed epoch of other batches than these: from its start
     state.epochs, state.batches = epochs, len(loader)
     state.task.train()
     while state.epoch < epochs:
@@ -90,7 +93,11 @@ def fit(
             now = time.perf_counter()
             images = int(batch.frames.shape[0] * batch.frames.shape[1])
             after_step(state, StepReport(terms, state.rate, images, arrived - clock, now - arrived))
-            if state.stop and state.batch % state.accumulate == 0:
+            # A signal may come at any moment: what counts is what all ranks have agreed on.
+            stop, state.save = any_rank([state.stop, state.save])
+            if stop:
+                state.stop = True
+            if stop and state.batch % state.accumulate == 0:
                 state.require_finite(terms)
                 raise Interrupted
             clock = time.perf_counter()
@@ -98,5 +105,5 @@ def fit(
         state.epoch, state.batch = state.epoch + 1, 0
         after_epoch(state)
         state.task.train()
-        if state.stop and state.epoch < epochs:
+        if any_rank([state.stop])[0] and state.epoch < epochs:
             raise Interrupted

@@ -2,23 +2,28 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from reidkit import distributed
+from reidkit.engine.draws import random_state, set_own_state
 from reidkit.engine.ema import WeightAverage
+from reidkit.engine.micro import MicroBatches
 from reidkit.engine.optim import rates, set_rates
+from reidkit.engine.parallel import Parallel
 from reidkit.engine.task import Task
+from reidkit.types import Batch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TrainState:
-    """Task, optimisers, average and counters; knows alone of mixed precision, accumulation and
-    clipping.
+    """Task, optimisers, average and counters; knows alone of mixed precision, accumulation,
+    micro-batches, clipping and the other processes.
 
     Args:
         optimizers: by name. "main" follows the schedule, the others (centres, critics) keep their
@@ -27,6 +32,8 @@ class TrainState:
         accumulate: batches whose gradients are averaged before one optimiser step; an epoch's last
             group may be smaller.
         clip: largest norm of the main optimiser's gradient, None for no limit.
+        micro: largest number of samples, on each process, that go through the model at once; the
+            loss sees the whole batch all the same. None for no limit.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class TrainState:
         precision: Precision = "fp32",
         accumulate: int = 1,
         clip: float | None = None,
+        micro: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
@@ -45,6 +53,8 @@ class TrainState:
             raise ValueError(
                 f"precision fp16 needs CUDA, the device is {self.device}; use bf16 or fp32"
             )
+        if micro is not None and micro < 1:
+            raise ValueError(f"micro = {micro} samples at a time; expected at least 1, or None")
         self.task = task
         self.optimizers = dict(optimizers)
         for optimizer in self.optimizers.values():
@@ -54,14 +64,31 @@ class TrainState:
         self.precision = precision
         self.accumulate = accumulate
         self.clip = clip
+        self.micro = micro
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.epoch = 0
         self.batch = 0  # batches done inside the epoch
         self.epochs = 1
         self.batches = 1  # batches in an epoch
-        self.stop = False  # asked to stop after this step
+        self.best: dict[str, float] = {}  # the best score on the way, and its epoch
+        self.stop = False  # asked to stop after this step; `fit` lets all ranks agree
+        self.save = False  # asked to save after the next step; likewise
+        # Called before an optimiser steps: what is in `settled` is about to change.
+        self.before_update: Callable[[], None] = lambda: None
         self.consistent = True  # False between the start of a step and its end
         self._stepped = False
+        self._parallel: Parallel | None = None
+        self._pieces: MicroBatches | None = None  # of the batch that waits for its descent
+
+    def distribute(self) -> None:
+        """Share the work with the other processes, where there are any; once, on all ranks alike,
+        and before the first step.
+
+        Every rank takes the first one's weights. `task` stays the plain module, whose keys a
+        checkpoint holds.
+        """
+        if distributed.world_size() > 1:
+            self._parallel = Parallel(self.task, self.device)
 
     @property
     def model(self) -> nn.Module:
@@ -101,31 +128,76 @@ class TrainState:
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:
         """Raise FloatingPointError naming the first term that is not finite, with epoch and
-        iteration."""
-        for name, value in terms.items():
-            number = float(value.detach())
-            if not math.isfinite(number):
-                raise FloatingPointError(
-                    f"loss term {name!r} is {number} at epoch {self.epoch + 1}, iteration "
-                    f"{self.iteration + 1}: "
-                    "lower optim.lr, set optim.clip, or lengthen the warm-up"
-                )
+        iteration; on all ranks together, which have to call this at the same step."""
+        numbers = {name: float(value.detach()) for name, value in terms.items()}
+        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
+        if not distributed.any_rank([bool(bad)])[0]:
+            return
+        what = f"loss term {bad[0]!r} is {numbers[bad[0]]}" if bad else "a loss term is not finite"
+        place = f"epoch {self.epoch + 1}, iteration {self.iteration + 1}"
+        raise FloatingPointError(
+            f"{what} at {place}{'' if bad else ', on another rank'}: "
+            "lower optim.lr, set optim.clip, or lengthen the warm-up"
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss on this rank's rows of a batch, for `descend`."""
+        self._pieces = None
+        if self.micro is not None and len(batch.label) > self.micro:
+            self._pieces = MicroBatches(self.task, batch, self.micro, self.autocast)
+            return self._pieces.terms
+        return self._pass(batch, "main", self._closes_group)
 
     def descend(self, loss: Tensor, *names: str) -> None:
         """Backward, and at the end of an accumulation group one step of the named optimisers (all
         by default)."""
-        start = self.batch - self.batch % self.accumulate
-        group = min(self.accumulate, self.batches - start)
-        self.scaler.scale(loss / group).backward()
-        if self.batch + 1 < start + group:
+        whole = self._pieces is None
+        if self._parallel is not None:
+            loss = self._parallel.complete(loss, last=whole and self._closes_group)
+        self.scaler.scale(loss / self._group).backward()
+        if self._pieces is not None:
+            self._replay(self._pieces)
+            self._pieces = None
+        if not self._closes_group:
             return
-        chosen = [self.optimizers[name] for name in names or self.optimizers]
+        if self._parallel is not None:
+            self._parallel.close()
+        self._update([self.optimizers[name] for name in names or self.optimizers])
+
+    @property
+    def _group(self) -> int:
+        """Batches in the present accumulation group."""
+        return min(self.accumulate, self.batches - (self.batch - self.batch % self.accumulate))
+
+    @property
+    def _closes_group(self) -> bool:
+        return self.batch % self.accumulate + 1 >= self._group
+
+    def _pass(self, batch: Batch, phase: str, last: bool) -> dict[str, Tensor]:
+        with self.autocast():
+            if self._parallel is not None:
+                return self._parallel(batch, phase, last=last)
+            found: dict[str, Tensor] = self.task(batch, phase)
+            return found
+
+    def _replay(self, pieces: MicroBatches) -> None:
+        """Through the model once more, driven by the loss's gradient by the outputs."""
+        for number, (piece, gradients) in enumerate(pieces.replay(), 1):
+            last = self._closes_group and number == len(pieces.pieces)
+            outputs = self._pass(piece, "outputs", last)
+            driven = [outputs[name] for name in gradients]
+            if self._parallel is not None:
+                driven[0] = self._parallel.complete(driven[0], last=last, read=driven)
+            torch.autograd.backward(driven, list(gradients.values()))
+
+    def _update(self, chosen: list[Optimizer]) -> None:
         scale = self.scaler.get_scale()
         for optimizer in chosen:
             self.scaler.unscale_(optimizer)
         if self.clip is not None:
             main = self.optimizers["main"]
             nn.utils.clip_grad_norm_([p for g in main.param_groups for p in g["params"]], self.clip)
+        self.before_update()
         for optimizer in chosen:
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -142,9 +214,26 @@ class TrainState:
         self._stepped = False
         self.batch += 1
 
+    def settled(self) -> list[Tensor]:
+        """Tensors that change only after `before_update` was called: parameters, their average, and
+        what the optimisers hold of them."""
+        averages = [] if self.ema is None else list(self.ema.parameters())
+        held = [
+            value
+            for optimizer in self.optimizers.values()
+            for entry in optimizer.state.values()
+            for value in entry.values()
+            if isinstance(value, Tensor)
+        ]
+        return [*self.task.parameters(), *averages, *held]
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that torch.load(weights_only=True) reads it."""
-        cuda = self.device.type == "cuda"
+        """Tensors and plain values only, so that torch.load(weights_only=True) reads it.
+
+        The tensors are those that train, not copies. On all ranks at the same step: the first one
+        gets everybody's random state, the others None.
+        """
+        host, cuda = random_state(self.device)
         return {
             "task": self.task.state_dict(),
             "optimizers": {
@@ -157,12 +246,18 @@ class TrainState:
             "epoch": self.epoch,
             "batch": self.batch,
             "batches": self.batches,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "best": self.best,
+            "world": distributed.world_size(),
+            "rng": distributed.to_main(host),
+            "cuda_rng": distributed.to_main(cuda),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; a state of another model is a ValueError."""
+        """Go on exactly where `state_dict` was taken; a state of another model is a ValueError.
+
+        On every rank, with what the first one saved. The number of ranks may be another one: the
+        batches and the weights do not depend on it, but dropout does.
+        """
         if set(state["optimizers"]) != set(self.optimizers):
             raise ValueError(
                 f"the checkpoint has optimisers {sorted(state['optimizers'])}, this run has "
@@ -184,9 +279,8 @@ class TrainState:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.batches = state["epoch"], state["batch"], state["batches"]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.best = dict(state["best"])
+        set_own_state(self.device, state["rng"], state["cuda_rng"])
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], show: int = 3) -> str:

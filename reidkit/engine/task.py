@@ -20,7 +20,12 @@ class Task(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch, phase: str = "main") -> dict[str, Tensor]:
-        """The terms of the loss; `phase` is for methods that descend more than once a step."""
+        """The terms of the loss; in the phase "outputs" what the model returns, by name.
+
+        `phase` is for methods that go through the model more than once a step.
+        """
         output = self.model(batch.frames, batch.mask)
+        if phase == "outputs":
+            return {name: value for name, value in output._asdict().items() if value is not None}
         terms: dict[str, Tensor] = self.objective(output, batch.label)
         return terms

@@ -29,6 +29,7 @@ class CenterLoss(nn.Module):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("embedding", "feature")
+    per_sample: ClassVar[bool] = True
 
     def __init__(self, num_classes: int, embedding_size: int, lr: float = 0.5) -> None:
         super().__init__()

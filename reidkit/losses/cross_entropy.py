@@ -20,6 +20,7 @@ class CrossEntropyLoss(nn.Module):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("logits",)
+    per_sample: ClassVar[bool] = True
 
     def __init__(self, smoothing: float = 0.1) -> None:
         super().__init__()

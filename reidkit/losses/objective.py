@@ -3,16 +3,16 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from reidkit.losses.pairs import full_precision, widen
+from reidkit.distributed import world_size
+from reidkit.losses.pairs import full_precision
 from reidkit.losses.registries import LOSSES
+from reidkit.losses.rows import Rows, Source, means_over_ranks, require_equal_rows
 from reidkit.types import ModelOutput
-
-Source = Literal["embedding", "feature", "logits"]
 
 
 @runtime_checkable
@@ -47,6 +47,16 @@ class Objective(nn.Module):
 
     A loss with an `own_optimizer()` keeps the term's weight away from its parameters: their
     gradient is that of the unweighted loss. Terms of one name become `name`, `name_2`, ...
+
+    Of several processes each holds its rows of the batch, and DDP takes the mean of their
+    gradients. A loss whose class says `per_sample = True` is a mean over rows, so it sees its own;
+    every other loss sees the rows of all ranks, in the order of ranks, and so is the same number
+    on all of them. Both give the gradients of one process with the whole batch: gathering is
+    differentiable and knows of DDP's mean (`distributed.gather_with_grad`). What does not: pairs
+    of the local rows alone, which are other pairs and not a multiple of the loss; and the usual
+    all_gather with the own rows put back, which leaves 1 / world of the gradient. Parameters that a
+    gathered loss learns (proxies) get the whole gradient on every rank, and a memory of earlier
+    batches the same rows in the same order. A miner that draws does so on each rank by itself.
     """
 
     def __init__(self, terms: Sequence[Term]) -> None:
@@ -73,17 +83,25 @@ class Objective(nn.Module):
             for loss in losses:
                 if isinstance(loss, _OwnOptimizer):
                     _keep_weight_away(loss, float(term.weight) / len(losses))
+        self._compared = False  # whether the ranks have told one another their rows
 
     def forward(self, output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
         """Every term by its name, not weighted, and "loss", the weighted sum to descend; each ().
 
         A loss with `measures() -> dict[str, Tensor]` adds these as `<term>_<measure>`, for the logs
-        only. labels (B,) in [0, num_classes).
+        only. labels (B,) in [0, num_classes). Values are those of the whole batch, also where each
+        of several processes holds a part of it; parts of different sizes are a ValueError.
         """
+        if world_size() > 1 and not self._compared:
+            require_equal_rows(labels)
+            self._compared = True
+        rows = Rows(output, labels)
         terms: dict[str, Tensor] = {}
         with full_precision(output.embedding):
             for name in self.losses:
-                terms[name] = self._value(name, output, labels)
+                terms[name] = self._value(name, output, rows)
+            local = [name for name in terms if self._per_sample(name)]
+            terms.update(means_over_ranks({name: terms[name] for name in local}))
             weighted = [self.weights[name] * value for name, value in terms.items()]
             told = {key: value for key, value in self._measures().items() if key not in terms}
             return {**terms, **told, "loss": torch.stack(weighted).sum()}
@@ -97,7 +115,10 @@ class Objective(nn.Module):
             for measure, value in loss.measures().items()
         }
 
-    def _value(self, name: str, output: ModelOutput, labels: Tensor) -> Tensor:
+    def _per_sample(self, name: str) -> bool:
+        return all(bool(getattr(loss, "per_sample", False)) for loss in self._losses(name))
+
+    def _value(self, name: str, output: ModelOutput, rows: Rows) -> Tensor:
         source = self.sources[name]
         read: Tensor | None = getattr(output, source)
         if read is None:
@@ -109,12 +130,19 @@ class Objective(nn.Module):
             raise ValueError(
                 f"loss term {name!r} reads {source} of shape (B, P, D), got {tuple(read.shape)}"
             )
+        own = self._per_sample(name)
+        vectors, labels = rows.of(source, own=own), rows.labels(own=own)
+        value = self._mean_over_parts(name, vectors, labels)
+        # A rank that had nothing to go back through would leave the others waiting for it. The sum
+        # of no elements is 0, whatever the vectors hold.
+        return value if value.requires_grad else value + vectors[:0].sum()
+
+    def _mean_over_parts(self, name: str, vectors: Tensor, labels: Tensor) -> Tensor:
         losses = self._losses(name)
-        vectors = widen(read)
         if _takes_parts(losses[0]):
             value: Tensor = losses[0](vectors, labels)
             return value
-        parts = read.shape[1]
+        parts = vectors.shape[1]
         if len(losses) == 1 and (parts == 1 or not _remembers(losses[0])):
             losses = losses * parts
         if len(losses) != parts:

@@ -20,6 +20,7 @@ from reidkit.models.registries import (
     TEMPORAL,
 )
 from reidkit.models.reid import ReIDModel
+from reidkit.models.sync_norm import synchronise_norms
 from reidkit.models.temporal import SetPooling
 from reidkit.models.weights import ModelCard, WeightsMismatch, load_model, read_card, save_model
 
@@ -41,6 +42,7 @@ __all__ = [
     "LinearReduction",
     "BNNeck",
     "IdentityNeck",
+    "synchronise_norms",
     "build_model",
     "COMPONENTS",
     "MODEL_FACTS",

@@ -1,7 +1,10 @@
 import gc
 import multiprocessing
+import os
+import signal
 import threading
-import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,15 +18,19 @@ from reidkit.data import (
     FrameSampling,
     Item,
     Normalise,
-    RandomErasing,
+    PictureStore,
     StagedLoader,
     collate,
     eval_loader,
     labels_of,
+    pack_pictures,
     train_loader,
 )
+from reidkit.data.loader import end_next_time
 from reidkit.types import Preprocessing, Sample
+from tests.data.conftest import write_picture
 
+KINDS = ("processes", "threads")
 SMALL = Preprocessing(size=(32, 16))
 
 
@@ -33,7 +40,6 @@ def training(samples, **options):
         "identities": 2,
         "instances": 2,
         "augment": Augment(pad=4),
-        "erasing": 0.5,
         "seed": 3,
     } | options
     return train_loader(samples, labels_of(samples)[0], **options)
@@ -69,6 +75,15 @@ def test_collate_pads_and_masks():
     assert batch.index.dtype == batch.camid.dtype == batch.domain.dtype == torch.int64
 
 
+def test_collate_gives_what_the_dataset_gives_as_a_batch(samples):
+    mixed = [Sample(samples[0].frames * 3, 1), *samples[1:4]]
+    options = {"size": (32, 16), "frames": FrameSampling("every"), "augment": Augment(pad=4)}
+    data = FrameDataset(mixed, [0, 1, 2, 3], **options)
+    whole, collated = data.batch([2, 0, 3]), collate(data.__getitems__([2, 0, 3]))
+    assert equal(whole, collated)
+    assert whole.frames.stride() == collated.frames.stride()
+
+
 def test_evaluation_gives_every_sample_once_normalised_and_unchanged(samples):
     batches = list(eval_loader(samples, preprocessing=SMALL, batch_size=5))
     assert [len(batch.label) for batch in batches] == [5, 5, 2]
@@ -97,8 +112,9 @@ def test_training_batches_are_p_times_k_on_the_device(samples):
         assert len(set(batch.label.tolist())) == 2
 
 
-def test_workers_change_nothing_over_epochs(samples):
-    alone, helped = training(samples), training(samples, workers=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_change_nothing_over_epochs(samples, kind):
+    alone, helped = training(samples), training(samples, workers=2, worker_kind=kind)
     firsts = []
     for epoch in range(3):
         alone.set_epoch(epoch)
@@ -110,8 +126,35 @@ def test_workers_change_nothing_over_epochs(samples):
     assert not equal(firsts[0], firsts[1])
 
 
-def test_a_skipped_epoch_goes_on_as_the_whole_one_did(samples):
-    whole, resumed = training(samples), training(samples)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_is_the_same_with_workers_of_either_kind(samples, kind, workers):
+    long = [*samples, Sample(samples[0].frames * 3, 1)]
+    options = {"preprocessing": SMALL, "batch_size": 3}
+    alone = eval_loader(long, **options)
+    helped = eval_loader(long, workers=workers, worker_kind=kind, **options)
+    for _ in range(2):
+        assert all(map(equal, alone, helped))
+    assert len(alone) == len(helped) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_changes_no_batch(samples, tmp_path, kind):
+    pack_pictures(samples, tmp_path / "store", size=SMALL.size)
+    store = PictureStore.open(tmp_path / "store")
+    packed = training(samples, store=store, workers=2, worker_kind=kind)
+    for sample in samples:
+        Path(sample.frames[0]).unlink()  # read from the store, then, and from nowhere else
+    received = list(packed)
+    for number, sample in enumerate(samples):
+        write_picture(Path(sample.frames[0]), number)
+    assert all(map(equal, training(samples), received))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_skipped_epoch_goes_on_as_the_whole_one_did(samples, kind, workers):
+    whole, resumed = training(samples), training(samples, workers=workers, worker_kind=kind)
     whole.set_epoch(2)
     resumed.set_epoch(2)
     resumed.skip(1)
@@ -129,38 +172,110 @@ def test_the_global_random_state_is_neither_read_nor_moved(samples):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_image_is_a_plain_error_with_and_without_workers(samples, tmp_path, workers):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corrupt_image_is_a_plain_error_with_and_without_workers(
+    samples, tmp_path, workers, kind
+):
     (tmp_path / "07.png").write_bytes(b"broken")
-    loader = eval_loader(samples, preprocessing=SMALL, batch_size=4, workers=workers)
-    delivered, kind, message = run_until_error(loader)
-    assert (delivered, kind) == (1, ValueError)
+    loader = eval_loader(
+        samples, preprocessing=SMALL, batch_size=4, workers=workers, worker_kind=kind
+    )
+    delivered, error, message = run_until_error(loader)
+    assert (delivered, error) == (1, ValueError)
     assert message.startswith(str(tmp_path / "07.png"))
     assert "reidkit data check" in message
     assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_absent_image_is_a_plain_error(samples, tmp_path, workers):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_absent_image_is_a_plain_error(samples, tmp_path, workers, kind):
     (tmp_path / "00.png").unlink()
-    loader = eval_loader(samples, preprocessing=SMALL, workers=workers)
+    loader = eval_loader(samples, preprocessing=SMALL, workers=workers, worker_kind=kind)
     assert run_until_error(loader)[:2] == (0, FileNotFoundError)
 
 
-def test_leaving_an_epoch_early_leaves_nothing_running(samples):
+@contextmanager
+def nothing_left_running():
+    """All threads and processes that were started within end soon after."""
     gc.collect()
-    threads, children = threading.active_count(), len(multiprocessing.active_children())
-    loader = training(samples, workers=1)
-    for _ in range(2):
-        next(iter(loader))
-    assert len(list(loader)) == 3
-    del loader
+    threads, children = set(threading.enumerate()), set(multiprocessing.active_children())
+    yield
     gc.collect()
     # A queue's feeder thread ends by itself a moment after its queue was closed.
-    deadline = time.monotonic() + 10
-    while threading.active_count() > threads and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == threads
-    assert len(multiprocessing.active_children()) == children
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+    for child in set(multiprocessing.active_children()) - children:
+        child.join(10)
+    assert set(threading.enumerate()) <= threads
+    assert set(multiprocessing.active_children()) <= children
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_leaving_an_epoch_early_leaves_nothing_running(samples, kind):
+    with nothing_left_running():
+        loader = training(samples, workers=2, worker_kind=kind)
+        for _ in range(2):
+            next(iter(loader))
+        assert len(list(loader)) == 3
+        del loader
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", [False, True])
+def test_evaluation_leaves_nothing_running_although_the_loader_stays(
+    samples, tmp_path, kind, fault
+):
+    if fault:
+        (tmp_path / "07.png").write_bytes(b"broken")
+    loader = eval_loader(samples, preprocessing=SMALL, batch_size=4, workers=2, worker_kind=kind)
+    for _ in range(2):
+        with nothing_left_running():
+            assert run_until_error(loader)[0] == (1 if fault else 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_samples_give_no_batches(kind):
+    with nothing_left_running():
+        loader = eval_loader([], preprocessing=SMALL, workers=2, worker_kind=kind)
+        assert len(loader) == 0
+        assert list(loader) == []
+
+
+def test_worker_processes_outlive_the_first_sigterm(samples):
+    alone, helped = training(samples), training(samples, workers=1)
+    with nothing_left_running():
+        before = set(multiprocessing.active_children())
+        batches = iter(helped)
+        received = [next(batches)]
+        (worker,) = set(multiprocessing.active_children()) - before
+        os.kill(worker.pid, signal.SIGTERM)  # as torchrun sends it to the whole group
+        os.kill(worker.pid, signal.SIGINT)  # as a terminal does
+        received += batches
+        assert all(map(equal, alone, received))
+        del batches, helped
+
+
+def test_the_second_sigterm_is_the_default_one_again():
+    before = signal.signal(signal.SIGTERM, end_next_time)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_channels_stay_last_in_memory_from_reading_to_the_device(samples, kind, workers):
+    (batch, *_) = training(samples, workers=workers, worker_kind=kind, frames=2)
+    height, width = SMALL.size
+    assert batch.frames.stride() == (2 * height * width * 3, height * width * 3, 1, width * 3, 3)
+
+
+def test_an_unknown_kind_of_workers_is_refused(samples):
+    with pytest.raises(ValueError, match="'fibres', expected processes or threads"):
+        training(samples, worker_kind="fibres")
 
 
 def test_waiting_is_counted(samples):
@@ -179,23 +294,14 @@ def test_plain_random_batches_take_all_samples(samples):
     assert sorted(found.tolist()) == list(range(12))
 
 
-def test_ranks_see_their_slice_of_one_batch_and_erase_differently(samples):
-    options = {"augment": None, "erasing": None}
-    (one, *_) = training(samples, **options)
-    left, right = (next(iter(training(samples, rank=r, world=2, **options))) for r in (0, 1))
-    assert torch.equal(one.frames, torch.cat([left.frames, right.frames]))
-    erasing = RandomErasing(1.0)
-    seeds = [training(samples, rank=r, world=2, erasing=erasing).seed for r in (0, 1)]
-    assert seeds[0] != seeds[1]
-
-
-def test_erasing_follows_normalising(samples):
-    options = {"augment": None, "sampling": "random", "identities": 12, "instances": 1}
-    (plain,) = training(samples, erasing=0.0, **options)
-    (covered,) = training(samples, erasing=1.0, **options)
-    changed = covered.frames != plain.frames
-    assert changed.flatten(1).any(1).all()
-    assert not covered.frames[changed].any()
+def test_ranks_together_see_the_augmented_batch_of_one_process(samples):
+    for epoch in range(2):
+        loaders = [training(samples), *(training(samples, rank=r, world=2) for r in (0, 1))]
+        for loader in loaders:
+            loader.set_epoch(epoch)
+        for one, left, right in zip(*loaders, strict=True):
+            assert torch.equal(one.frames, torch.cat([left.frames, right.frames]))
+            assert torch.equal(one.index, torch.cat([left.index, right.index]))
 
 
 def test_a_loader_for_evaluation_cannot_skip(samples):
@@ -231,8 +337,12 @@ def test_stages_out_of_order_are_refused(samples, starts):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_the_side_stream_gives_what_the_cpu_gives(samples):
-    cuda = [batch.frames.cpu() for batch in training(samples, device="cuda", erasing=None)]
-    cpu = [batch.frames for batch in training(samples, erasing=None)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_side_stream_gives_what_the_cpu_gives(samples, kind):
+    cuda = [
+        batch.frames.cpu()
+        for batch in training(samples, device="cuda", workers=1, worker_kind=kind)
+    ]
+    cpu = [batch.frames for batch in training(samples)]
     for ours, theirs in zip(cuda, cpu, strict=True):
         assert_close(ours, theirs)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from reidkit.losses import (
+    LOSSES,
     CenterLoss,
     CrossEntropyLoss,
     Objective,
@@ -17,6 +18,8 @@ from reidkit.losses import (
     build_objective,
     objective_faults,
 )
+from reidkit.losses.components import known_names
+from reidkit.losses.metric_learning import WITHOUT_MINER
 from reidkit.types import ModelOutput
 
 LABELS = torch.arange(4).repeat_interleave(3)
@@ -142,6 +145,51 @@ def test_an_output_without_parts_is_named():
     objective = build_objective([{"name": "triplet"}], num_classes=4, embedding_size=8)
     with pytest.raises(ValueError, match=r"embedding of shape \(B, P, D\), got \(12, 8\)"):
         objective(output()._replace(embedding=torch.zeros(12, 8)), LABELS)
+
+
+NEEDED = {"RankedListLoss": {"margin": 0.4, "Tn": 1}}
+EVERY_LOSS = [
+    *({"name": name} for name in LOSSES if name != "metric_learning"),
+    {"name": "triplet", "mining": "all"},
+    {"name": "triplet", "margin": None},
+    {"name": "ranked_list", "gradient": "pair", "query_weighting": "mass"},
+    *(
+        {"name": "metric_learning", "loss": name, "loss_args": NEEDED.get(name, {})}
+        for name in known_names("loss")
+    ),
+    *(
+        {"name": "metric_learning", "loss": name, "miner": "MultiSimilarityMiner"}
+        for name in known_names("loss")
+        if name not in WITHOUT_MINER
+    ),
+    {"name": "metric_learning", "loss": "ContrastiveLoss", "memory_size": 24},
+]
+
+
+@pytest.mark.parametrize("labels", [torch.arange(12), torch.zeros(12).long()], ids=["alone", "one"])
+@pytest.mark.parametrize("spec", EVERY_LOSS, ids=lambda spec: "-".join(map(str, spec.values())))
+def test_no_loss_lets_go_of_the_graph_when_there_is_nothing_to_compare(spec, labels):
+    torch.manual_seed(0)
+    objective = build_objective([spec], num_classes=12, embedding_size=8)
+    seen = output()
+    seen = seen._replace(logits=torch.randn(12, 1, 12).requires_grad_())
+    objective(seen, labels)["loss"].backward()
+    read = getattr(seen, objective.sources[next(iter(objective.losses))])
+    assert read.grad is not None
+    assert read.grad.isfinite().all()
+
+
+class Constant(nn.Module):
+    def forward(self, embeddings, labels):
+        return torch.tensor(2.0)
+
+
+def test_a_foreign_loss_that_returns_a_constant_still_goes_backward():
+    seen = output()
+    terms = Objective([Term("x", Constant())])(seen, LABELS)
+    assert terms["loss"].item() == 2
+    terms["loss"].backward()
+    assert_close(seen.embedding.grad, torch.zeros(12, 1, 8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,1 @@
+"""Pictures packed for repeated epochs; start at store.py."""
