@@ -36,6 +36,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def launched_here() -> int:
+    """How many of the processes that torchrun started run on this machine, 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def rank() -> int:
     """This process's number among those that joined, 0 alone."""
     return dist.get_rank() if dist.is_initialized() else 0

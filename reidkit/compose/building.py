@@ -41,6 +41,10 @@ def check(config: RunConfig) -> None:
         faults += _misfits(config)
     if not faults:
         faults += _scaling_faults(config)
+    try:
+        engine.require_packages(config.track)
+    except ModuleNotFoundError as error:
+        faults.append(str(error))
     faults += [
         f"evaluate.baselines: unknown baseline {name!r}; known: {', '.join(data.BASELINES)}"
         for name in config.evaluate.baselines

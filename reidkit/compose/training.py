@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +21,11 @@ from reidkit.compose.building import (
     load_benchmarks,
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
+from reidkit.compose.inspection import usable_cores
 from reidkit.compose.ranks import main_alone, main_first, together
 from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import ConfigError, RunConfig, differences, parse_config, parse_yaml
-from reidkit.distributed import is_main, share_buffers, world_size
+from reidkit.distributed import is_main, launched_here, share_buffers, world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
 from reidkit.types import Benchmark, Features, Sample, Scores
@@ -227,6 +227,7 @@ class Run:
 
     def take_yardsticks(self) -> None:
         """Score the cheap baselines and the untrained model, where the config asks for them."""
+        self.log.rewind(-1)  # what a run wrote that never came to save
         for test in self.tests:
             rows = self.beside[test.name] = {}
             for name in self.config.evaluate.baselines:
@@ -261,7 +262,7 @@ class Run:
         line = engine.advice(
             waiting,
             workers=settings.workers,
-            cores=os.cpu_count() or 1,
+            cores=max(usable_cores() // launched_here(), 1),
             kind=settings.worker_kind,
             packed=settings.store is not None or settings.pixels == "silhouettes",
         )

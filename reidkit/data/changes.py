@@ -20,23 +20,22 @@ def shift(clip: Clip, down: int, right: int, spare: Clip, *, mirror: bool = Fals
 
     `spare` is room for a copy of the clip.
     """
-    if mirror:  # moved the other way, then flipped on the way back: one copy less
-        right = -right
-    _, height, width, _ = clip.shape
-    top, left = min(max(down, 0), height), min(max(right, 0), width)
-    above, before = max(-down, 0), max(-right, 0)
-    rows, columns = max(height - abs(down), 0), max(width - abs(right), 0)
-    spare[:, :top] = 0
-    spare[:, top + rows :] = 0
-    spare[:, top : top + rows, :left] = 0
-    spare[:, top : top + rows, left + columns :] = 0
-    spare[:, top : top + rows, left : left + columns] = clip[
-        :, above : above + rows, before : before + columns
-    ]
     if mirror:
-        cv2.flip(tall(spare), 1, tall(clip))
+        cv2.flip(tall(clip), 1, tall(spare))
     else:
-        clip[:] = spare
+        spare[:] = clip
+    # In one piece, over the ends of rows and frames: what crosses them is blackened.
+    _, _, width, channels = clip.shape
+    source, target = spare.reshape(-1), clip.reshape(-1)
+    step = (down * width + right) * channels
+    if step >= 0:
+        target[step:] = source[: max(len(source) - step, 0)]
+    else:
+        target[:step] = source[-step:]
+    if down:
+        clip[:, slice(down) if down > 0 else slice(down, None)] = 0
+    if right:
+        clip[:, :, slice(right) if right > 0 else slice(right, None)] = 0
 
 
 def warp(clip: Clip, degrees: float, scale: float, down: float, right: float) -> None:

@@ -12,7 +12,7 @@ from reidkit.engine.optim import OPTIMIZERS, parameter_groups
 from reidkit.engine.schedules import SCHEDULES, Schedule
 from reidkit.engine.state import TrainState
 from reidkit.engine.task import Task
-from reidkit.engine.tracking import Tracker, open_trackers
+from reidkit.engine.tracking import Tracker, open_trackers, require_packages
 
 __all__ = [
     "fit",
@@ -39,6 +39,7 @@ __all__ = [
     "advice",
     "Tracker",
     "open_trackers",
+    "require_packages",
     "live_batch_norm",
     "stop_on_signal",
 ]

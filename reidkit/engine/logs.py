@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from reidkit.distributed import is_main
+from reidkit.distributed import is_main, world_size
 from reidkit.engine.loop import StepReport
 from reidkit.engine.state import TrainState
 from reidkit.engine.tracking import Tracker, brief
@@ -74,7 +74,7 @@ class RunLog:
         for name, value in report.terms.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
         self._steps += 1
-        self._images += report.images
+        self._images += report.images * world_size()
         self._data += report.data_seconds
         self._step += report.step_seconds
         if state.iteration % self.interval and state.batch < state.batches:

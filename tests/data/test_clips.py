@@ -7,7 +7,7 @@ import torch
 
 from reidkit.data import Augment, FrameSampling, eval_loader, train_loader
 from reidkit.data.baselines import gait_energy_image
-from reidkit.data.clips import fit, is_store, read_clip, show
+from reidkit.data.clips import Wanted, fill_clips, fit, is_store, read_clip, show
 from reidkit.data.silhouettes.store import SilhouetteStore, StoreWriter, store_samples
 from reidkit.types import SILHOUETTES, Preprocessing, Sample, StoredFrames
 
@@ -61,6 +61,23 @@ def test_a_raw_silhouette_is_refused_with_the_way_out(tmp_path):
         read_clip(sample, [0], (64, 44), channels=1)
 
 
+@pytest.mark.parametrize("kind", ["packed", "files", "both"])
+def test_clips_are_filled_one_after_the_other_as_they_are_read(packed, tmp_path, kind):
+    samples, walks = packed
+    files = []
+    for number, frame in enumerate(walks[1]):
+        files.append(str(tmp_path / f"{number}.png"))
+        cv2.imwrite(files[-1], frame)
+    loose = Sample(tuple(files), 1)
+    chosen = {"packed": samples[:3], "files": [loose] * 3, "both": [*samples[:2], loose]}[kind]
+    wanted = [Wanted(sample, [0, 2, 2]) for sample in chosen]
+    places = list(np.full((3, 3, 64, 44, 1), 7, np.uint8))
+    for number, place in enumerate(fill_clips(wanted, places)):
+        assert place is places[number]
+        np.testing.assert_array_equal(place, read_clip(*wanted[number], (64, 44), channels=1))
+        assert all((later == 7).all() for later in places[number + 1 :])
+
+
 def test_a_model_of_pictures_refuses_silhouettes(packed):
     samples, _ = packed
     with pytest.raises(ValueError, match="takes RGB pictures"):
@@ -109,7 +126,7 @@ def test_evaluation_reads_every_frame_of_a_silhouette_sequence(packed):
 def test_a_mirrored_silhouette_is_the_mirror_image(packed):
     samples, _ = packed
     clip = read_clip(samples[0], [0, 1], (64, 44), channels=1)
-    np.testing.assert_array_equal(Augment(flip=1, pad=0)(clip, RNG(0)), clip[:, :, ::-1])
+    np.testing.assert_array_equal(Augment(flip=1, pad=0)(clip), clip[:, :, ::-1])
 
 
 def test_the_gait_energy_image_is_the_mean_silhouette(packed):

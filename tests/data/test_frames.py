@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reidkit.data.frames import FrameSampling, read_image, resize
+from reidkit.data.draws import Draws
+from reidkit.data.frames import FrameSampling, read_image, resize, resize_into
 
 RNG = np.random.default_rng
 
@@ -88,6 +89,48 @@ def test_unfixed_draws_every_number_of_frames_between_its_ends():
     assert sampling.length(20) == 6
 
 
+class Untouched:
+    """Stands in for a generator that nobody may ask."""
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        FrameSampling("random", 1),
+        FrameSampling("random", 3),
+        FrameSampling("replacement", 3),
+        FrameSampling("ordered", 3),
+        FrameSampling("unfixed", 3, 3),
+        FrameSampling("evenly", 3),
+        FrameSampling("every"),
+    ],
+)
+def test_of_an_image_nothing_is_drawn(sampling):
+    chosen = sampling.choose(1, Untouched())
+    assert chosen == [0] * sampling.length(1)
+    assert not sampling.is_drawn(1)
+
+
+@pytest.mark.parametrize("choice", ["random", "replacement", "ordered", "unfixed", "evenly"])
+def test_the_frames_of_an_item_do_not_depend_on_its_batch(choice):
+    sampling = FrameSampling(choice, 3, 5 if choice == "unfixed" else None)
+    lengths = [9, 1, 40, 2, 9]
+    draws = Draws.of(2, 1, range(5), [0] * 5)
+    whole = sampling.choose_each(lengths, draws)
+    for row, frames in enumerate(lengths):
+        assert sampling.choose_each([frames], draws.take([row])) == [whole[row]]
+        assert all(0 <= place < frames for place in whole[row])
+    if choice != "evenly":
+        assert whole[0] != whole[4]
+        assert sampling.choose_each(lengths, Draws.of(2, 2, range(5), [0] * 5)) != whole
+
+
+def test_an_image_of_unfixed_length_is_repeated_as_often_as_drawn():
+    draws = Draws.of(0, 0, range(60), [0] * 60)
+    chosen = FrameSampling("unfixed", 2, 4).choose_each([1] * 60, draws)
+    assert {tuple(places) for places in chosen} == {(0,) * 2, (0,) * 3, (0,) * 4}
+
+
 def test_grey_and_transparent_pictures_come_with_three_channels(tmp_path):
     grey, clear = tmp_path / "grey.png", tmp_path / "clear.png"
     cv2.imwrite(str(grey), np.full((5, 4), 77, np.uint8))
@@ -125,6 +168,16 @@ def test_shrinking_more_than_twice_averages_over_the_area():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200
     assert (resize(stripes, (16, 16)) == 100).all()
+
+
+@pytest.mark.parametrize("size", [(12, 6), (24, 12), (5, 3), (7, 30)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_into_a_batch_touches_its_place_alone(size, channels):
+    image = RNG(0).integers(0, 256, (12, 6, channels), dtype=np.uint8)
+    batch = np.full((3, *size, channels), 7, np.uint8)
+    resize_into(image, batch[1])
+    np.testing.assert_array_equal(batch[1].reshape(*size, -1), resize(image, size))
+    assert (batch[[0, 2]] == 7).all()
 
 
 def test_resizing_to_the_same_size_changes_nothing():
