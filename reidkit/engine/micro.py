@@ -51,7 +51,8 @@ class MicroBatches:
                 self.draws.append(random_state(batch.frames.device))
                 with torch.no_grad(), context():
                     outputs.append(task.model(piece.frames, piece.mask))
-        self.output = ModelOutput(*(_joined(parts) for parts in zip(*outputs, strict=True)))
+        joined: Any = [_joined(parts) for parts in zip(*outputs, strict=True)]
+        self.output = ModelOutput(*joined)
         with context():
             self.terms: dict[str, Tensor] = task.objective(self.output, batch.label)
 

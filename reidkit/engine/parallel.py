@@ -43,12 +43,17 @@ class Parallel:
 
     def complete(self, value: Tensor, *, last: bool, read: Iterable[Tensor] = ()) -> Tensor:
         """`value` (), which in the `last` pass depends on every parameter, with a gradient of 0 on
-        those that neither it nor `read` depends on."""
-        self._read |= leaves([value, *read])
+        those that neither it nor `read` depends on.
+
+        Those that an earlier pass has read (the centres of a loss over micro-batches) are among
+        them: what they have gathered is averaged when their zero arrives.
+        """
+        here = leaves([value, *read])
+        self._read |= here
         if not last:
             return value
         # The sum of no elements is 0 even where a parameter is not finite.
-        return value + sum(p.reshape(-1)[:0].sum() for p in self._unread())
+        return value + sum(p.reshape(-1)[:0].sum() for p in self.parameters if id(p) not in here)
 
     def close(self) -> None:
         """After the last backward pass: no gradient where nothing depended on a parameter."""
