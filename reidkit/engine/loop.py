@@ -105,5 +105,7 @@ def fit(
         state.epoch, state.batch = state.epoch + 1, 0
         after_epoch(state)
         state.task.train()
-        if any_rank([state.stop])[0] and state.epoch < epochs:
-            raise Interrupted
+        if any_rank([state.stop])[0]:
+            state.stop = True
+            if state.epoch < epochs:
+                raise Interrupted

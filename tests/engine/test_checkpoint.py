@@ -237,6 +237,14 @@ def test_fewer_states_stay_when_fewer_are_asked_for(path):
     assert [whole(read_state(file)) for file in saved_states(path)] == [5, 4]
 
 
+def test_a_kill_between_two_names_does_not_cost_an_older_state(path):
+    save_all(path, [1, 2, 3], keep=3)
+    path.with_name("state.1.pt").unlink()
+    os.link(path, path.with_name("state.1.pt"))  # 3, 3, 1: killed before the new one's last move
+    save_all(path, [4], keep=3)
+    assert [whole(read_state(file)) for file in saved_states(path)] == [4, 3, 1]
+
+
 class Killed(BaseException):
     """Stands for the moment after which a process does nothing any more."""
 
@@ -308,7 +316,7 @@ def save_for_ever(path, begun):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_killed_at_random_moments_every_state_on_the_disk_is_whole(path):
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["reidkit.engine.checkpoint"])
+    processes.set_forkserver_preload([__name__])  # its imports, once for all
     draw = random.Random(0)
     step = 0
     for _ in range(10):

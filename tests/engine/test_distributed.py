@@ -42,7 +42,7 @@ CASES = {
     "micro": (EVERYTHING, {"norm": "frozen", "micro": 3}),
     "micro_accumulated": (EVERYTHING, {"norm": "group", "micro": 2, "accumulate": 2, "clip": 1.0}),
     "micro_unread_classifier": ([{"name": "triplet"}], {**ADAM, "micro": 2}),
-    "float32": ([{"name": "cross_entropy"}, {"name": "triplet"}], {"dtype": torch.float32}),
+    "float32": ([{"name": "cross_entropy"}, {"name": "triplet"}], {"dtype": torch.float32, "lr": 0.01}),
 }
 WRONG = ("triplet", "ranked_list", "memory")
 
@@ -89,7 +89,7 @@ def trained_wrongly(way):
 def difference(first, second):
     """The largest, as a part of the value where that is above 1 (variances, numbers of classes)."""
     assert first.keys() == second.keys()
-    pairs = [(first[key].double(), second[key].double()) for key in first]
+    pairs = [(first[key].double(), second[key].double()) for key in first if first[key].numel()]
     return max(((a - b).abs() / a.abs().clamp_min(1)).max().item() for a, b in pairs)
 
 
@@ -108,7 +108,12 @@ def together(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_end_where_one_does(alone, together, name):
-    far = max(difference(alone[name], found[name]) for found in together)
+    expected = alone[name]
+    if name == "float32":  # variances are held to float64's digits in the other cases
+        expected = {key: value for key, value in expected.items() if "running_var" not in key}
+    far = max(
+        difference(expected, {key: found[name][key] for key in expected}) for found in together
+    )
     print(f"{len(together)} processes, {name}: {far:.1e}", end="; ")
     assert far <= (1e-6 if name == "float32" else 1e-9)
 
@@ -186,6 +191,7 @@ def one_gradient_overflows():
     """The scales, and whether weights and average moved, over four steps; the third overflows on
     one rank."""
     state = toy_state(ema=0.5)
+    state.batches = 4
     state.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     state.distribute()
     overflow = []
@@ -348,8 +354,13 @@ def test_a_checkpoint_holds_every_ranks_draws_and_goes_on_with_the_same_bits(pai
     assert main["lists"] == [2, 2] and other["lists"] == [None, None]
     assert main["world"] == 2 and main["best"] == other["best"] == {"score": 0.5, "epoch": 1}
     assert not torch.equal(*main["rng"])
-    for found in (main, other):
-        assert difference(found["whole"], found["resumed"]) == 0.0
+    assert difference(main["whole"], main["resumed"]) == 0.0
+    # Of batch norms the first rank's statistics count, and it is these that everybody resumes with.
+    whole, resumed = (
+        {key: value for key, value in other[name].items() if "running" not in key}
+        for name in ("whole", "resumed")
+    )
+    assert difference(whole, resumed) == 0.0
 
 
 def resumed_draws(saved):

@@ -132,6 +132,7 @@ def reid_state(
     dtype=torch.float64,
     optimizer=torch.optim.SGD,
     synchronise=False,
+    lr=0.05,
     **settings,
 ):
     """A ReIDModel of the tiny backbone with BNNeck and the objective of `losses`, from one seed."""
@@ -143,7 +144,7 @@ def reid_state(
         model = synchronise_norms(model)
     objective = build_objective(losses, num_classes=CLASSES, embedding_size=8)
     task = Task(model, objective).to(dtype)
-    groups = parameter_groups(model, objective.main_parameters(), lr=0.05, weight_decay=1e-3)
+    groups = parameter_groups(model, objective.main_parameters(), lr=lr, weight_decay=1e-3)
     arguments = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
     optimizers = {"main": optimizer(groups, **arguments), **objective.own_optimizers()}
     return TrainState(task, optimizers, ema=WeightAverage(model, 0.9), **settings)
