@@ -87,7 +87,13 @@ def _join(backend: str) -> None:
             "start with torchrun, or unset WORLD_SIZE to run alone"
         )
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+        # torchrun keeps its store when it restarts the workers, with the addresses of the dead in
+        # it: without a name of its own each attempt would wait for them forever.
+        attempt = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(
+            backend, store=attempt, rank=number, world_size=count, timeout=PATIENCE
+        )
     except (ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConnectionError(

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import io
 import multiprocessing
 import os
 import random
@@ -372,6 +373,28 @@ def test_the_reason_of_a_really_full_disk_reaches_the_user(path, monkeypatch, va
             save_state(path, {"weights": torch.zeros(values)})
     assert whole(load_state(path)) == 1
     assert capfd.readouterr().err == ""
+
+
+def test_whichever_write_finds_the_disk_full_the_reason_is_told():
+    class Filling(io.BytesIO):
+        def __init__(self, room):
+            super().__init__()
+            self.room = room
+
+        def write(self, data):
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    for room in range(1000):
+        try:
+            write_state(Filling(room), content(1))
+        except OSError as error:  # torch alone makes most of these a RuntimeError
+            assert error.errno == errno.ENOSPC
+        else:
+            break
+    assert 20 < room < 1000
 
 
 def test_a_failed_save_is_told_once_and_the_training_goes_on(path, monkeypatch):

@@ -42,7 +42,10 @@ CASES = {
     "micro": (EVERYTHING, {"norm": "frozen", "micro": 3}),
     "micro_accumulated": (EVERYTHING, {"norm": "group", "micro": 2, "accumulate": 2, "clip": 1.0}),
     "micro_unread_classifier": ([{"name": "triplet"}], {**ADAM, "micro": 2}),
-    "float32": ([{"name": "cross_entropy"}, {"name": "triplet"}], {"dtype": torch.float32, "lr": 0.01}),
+    "float32": (
+        [{"name": "cross_entropy"}, {"name": "triplet"}],
+        {"dtype": torch.float32, "lr": 0.005},
+    ),
 }
 WRONG = ("triplet", "ranked_list", "memory")
 
@@ -101,19 +104,14 @@ def alone():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def together(request, tmp_path_factory):
     return processes.run(all_trained, world=request.param, folder=tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_end_where_one_does(alone, together, name):
-    expected = alone[name]
-    if name == "float32":  # variances are held to float64's digits in the other cases
-        expected = {key: value for key, value in expected.items() if "running_var" not in key}
-    far = max(
-        difference(expected, {key: found[name][key] for key in expected}) for found in together
-    )
+    far = max(difference(alone[name], found[name]) for found in together)
     print(f"{len(together)} processes, {name}: {far:.1e}", end="; ")
     assert far <= (1e-6 if name == "float32" else 1e-9)
 

@@ -1,9 +1,10 @@
 import copy
+import signal
 
 import pytest
 import torch
 
-from reidkit.engine import SCHEDULES, Interrupted, fit, load_state, save_state
+from reidkit.engine import SCHEDULES, Interrupted, fit, load_state, save_state, stop_on_signal
 from tests.engine.toy import ToyLoader, toy_state
 
 SCHEDULE = SCHEDULES.build("warmup_cosine")
@@ -152,3 +153,119 @@ def test_clipping_bounds_the_gradient_of_the_step():
     state.optimizers["main"].param_groups[0]["initial_lr"] = 0.1
     fit(state, ToyLoader(), epochs=1, schedule=SCHEDULE)
     assert max(norms) <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_settled_changes_only_once_before_update_was_called(accumulate):
+    """The slow twin of a checkpoint that copies in the background: it looks when it is told to."""
+    state = toy_state(accumulate=accumulate)
+    fit(state, ToyLoader(2), epochs=1, schedule=SCHEDULE)
+    settled = state.settled()
+    held = [tensor.clone() for tensor in settled]
+    calls = []
+
+    def look():
+        calls.append(all(map(torch.equal, settled, held)))
+
+    def renew(state, report):
+        if state.batch % accumulate:
+            assert all(map(torch.equal, settled, held))
+        held[:] = [tensor.clone() for tensor in settled]
+
+    state.before_update = look
+    fit(state, ToyLoader(2), epochs=3, schedule=SCHEDULE, after_step=renew)
+    assert calls == [True] * (4 // accumulate)
+
+
+def test_settled_are_the_weights_their_average_and_what_the_optimisers_hold_of_them():
+    state = toy_state()
+    fit(state, ToyLoader(1), epochs=1, schedule=SCHEDULE)
+    parameters = list(state.task.parameters())
+    moments = 3 * len(parameters)  # Adam's two, and its count of steps
+    assert len(state.settled()) == 2 * len(parameters) + moments
+    known = {tensor.data_ptr() for tensor in state.settled()}
+    saved = state.state_dict()
+    assert {p.data_ptr() for p in parameters} <= known
+    assert {value.data_ptr() for value in saved["task"].values() if value.ndim} - known == {
+        buffer.data_ptr() for buffer in state.task.buffers() if buffer.ndim
+    }  # the tensors that train, not copies
+
+
+def test_a_resumed_epoch_of_another_number_of_batches_begins_anew():
+    state = toy_state()
+    stopped_after(state, 10)
+    resumed = toy_state(seed=99)
+    resumed.load_state_dict(state.state_dict())
+    seen = []
+    fit(
+        resumed,
+        ToyLoader(5),
+        epochs=2,
+        schedule=SCHEDULE,
+        after_step=lambda state, report: seen.append((state.epoch, state.batch)),
+    )
+    assert seen == [(1, batch) for batch in range(1, 6)]
+
+
+def test_a_resumed_epoch_that_stood_within_a_group_of_accumulated_batches_begins_anew():
+    state = toy_state()
+    stopped_after(state, 10)
+    resumed = toy_state(seed=99, accumulate=2)
+    resumed.load_state_dict(state.state_dict())
+    seen = []
+    fit(
+        resumed,
+        ToyLoader(),
+        epochs=2,
+        schedule=SCHEDULE,
+        after_step=lambda state, report: seen.append(state.batch),
+    )
+    assert seen == list(range(1, 8))
+
+
+def test_the_best_score_and_the_number_of_processes_are_in_the_checkpoint(tmp_path):
+    state = toy_state()
+    state.best = {"score": 0.25, "epoch": 3}
+    save_state(tmp_path / "state.pt", state.state_dict())
+    resumed = toy_state()
+    resumed.load_state_dict(load_state(tmp_path / "state.pt"))
+    assert resumed.best == {"score": 0.25, "epoch": 3}
+    assert load_state(tmp_path / "state.pt")["world"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_to_stop_after_the_step(number):
+    state = toy_state()
+
+    def after_step(state, report):
+        if state.iteration == 3:
+            signal.raise_signal(number)
+
+    with pytest.raises(Interrupted), stop_on_signal(state):
+        fit(state, ToyLoader(), epochs=3, schedule=SCHEDULE, after_step=after_step)
+    assert state.iteration == 3 and state.consistent
+
+
+def test_a_second_ctrl_c_interrupts_at_once_and_a_second_sigterm_does_not():
+    state = toy_state()
+    with stop_on_signal(state):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_save_that_is_asked_for_is_heard_at_the_next_step_and_kept_until_it_is_done(accumulate):
+    state = toy_state(accumulate=accumulate)
+    saved = []
+
+    def after_step(state, report):
+        if state.save and state.batch % accumulate == 0:
+            saved.append(state.iteration)
+            state.save = False
+        elif state.iteration == 2:
+            state.save = True
+
+    fit(state, ToyLoader(), epochs=1, schedule=SCHEDULE, after_step=after_step)
+    assert saved == [3 if accumulate == 1 else 4]

@@ -38,8 +38,9 @@ class PictureStore:
         self._index = index
         self._memory, self._pixels = map_pixels(folder / PIXELS, header)  # (N, H * W * 3)
         # What does not fit in memory has to be fetched anew in every epoch.
-        fits = self._pixels.nbytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        self._fetched = np.zeros(len(self) if fits else 0, np.bool_)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._fits = self._pixels.nbytes < memory // 2
+        self._fetched = np.zeros(len(self), np.bool_)
 
     @classmethod
     def open(cls, folder: str | Path) -> "PictureStore":
@@ -108,13 +109,19 @@ class PictureStore:
             )
         if not len(rows):
             return
-        first, last = int(rows.min()), int(rows.max())
+        # One at a time is checked in Python: numpy's calls would take as long as the copy.
+        single = len(rows) == 1
+        first, last = (int(rows[0]),) * 2 if single else (int(rows.min()), int(rows.max()))
         if first < 0 or last >= len(self):
             raise ValueError(
                 f"row {first if first < 0 else last} of {self.folder}, which has {len(self):,}: "
                 f"expected a row in [0, {len(self):,})"
             )
-        self._fetch(rows)
+        if not (single and self._fits and self._fetched[first]):
+            self.prefetch(rows)
+        if single:
+            out.reshape(-1)[:] = self._pixels[first]
+            return
         # "clip" because with "raise" numpy gathers into a buffer first; the rows are inside.
         np.take(self._pixels, rows, axis=0, out=out.reshape(len(rows), -1), mode="clip")
 
@@ -127,13 +134,14 @@ class PictureStore:
                     f"is not the one in {INDEX}. {AGAIN}"
                 )
 
-    def _fetch(self, rows: NDArray[np.int64]) -> None:
-        """Ask the system to read from the disk, all at once, what this process did not read yet.
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Ask the system to read these rows from the disk, all at once and without waiting;
+        `read_into` does it itself, for its rows alone.
 
         Page by page, as they are touched, a picture takes seven times as long on a cold cache; in a
-        warm one the question costs as much as the copy.
+        warm one the question costs as much as the copy, so each process asks once for a row.
         """
-        if len(self._fetched):
+        if self._fits:
             rows = rows[~self._fetched[rows]]
             self._fetched[rows] = True
         length = self._header.row_bytes
