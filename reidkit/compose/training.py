@@ -240,7 +240,7 @@ class Run:
     def after_step(self, state: TrainState, report: StepReport) -> None:
         """Log the step, tell of it now and then, and save when it is time to."""
         self.seconds += report.data_seconds + report.step_seconds
-        if not self.reserved and is_main():
+        if not self.reserved and is_main() and state.batch % state.accumulate == 0:
             self.reserved = True  # by now the optimisers hold what they hold
             self.keeper.reserve(state.settled())
         record = self.log.step(state, report)

@@ -211,9 +211,7 @@ class Run:
             program = [str(ROOT / "tools" / "faults" / "dying.py"), *die]
         launch = []
         if self.processes > 1:
-            # torch may lose a restart or two of its own: a worker reads where another one of the
-            # life before was to be found (pytorch/pytorch#135712), fails, and is started again.
-            restarts = 3 * (self.faults_left + 1)
+            restarts = self.faults_left + 1  # as many as this life is going to be killed
             many = [f"--nproc-per-node={self.processes}", f"--max-restarts={restarts}"]
             launch = ["-m", "torch.distributed.run", "--standalone", *many]
         if self.killed_by is not None:
