@@ -392,3 +392,42 @@ def test_a_synthetic_world_is_made_checked_and_damage_is_found(call, tmp_path):
     code, printed, _ = call("data", "check", "market1501", out)
     assert code == 1
     assert victim.name in printed and "12936" in printed.replace(",", "")
+
+
+def test_packed_pictures_train_to_the_same_bits(call, tmp_path):
+    config, store = SMOKE / "scaled.yaml", tmp_path / "store"
+    code, out, error = call("data", "pack", config, store)
+    assert code == 0, error
+    assert "32 pictures of 64x32" in out
+    call("train", config, "--out", tmp_path / "a")
+    code, _, error = call("train", config, f"data.store={store}", "--out", tmp_path / "b")
+    assert code == 0, error
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(bool((a[name] == b[name]).all()) for name in a)
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("market1501:train", "out", "--size", "12"), "expected HEIGHTxWIDTH"),
+        ((SMOKE / "scaled.yaml", "out", "--size", "64x32"), "leave out --size"),
+        ((SMOKE / "gaitset.yaml", "out"), "trains on silhouettes"),
+        ((SMOKE / "scaled.yaml", "out", "--clean"), "only --size, --root and --overwrite"),
+        ((SMOKE, "out", "--overwrite"), "for the pictures of a benchmark"),
+    ],
+)
+def test_packing_pictures_says_what_does_not_fit(call, words, told):
+    code, _, error = call("data", "pack", *words)
+    assert code == 2 and told in error
+
+
+def test_a_changed_config_goes_on_with_force_and_says_what_changed(call, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    words = ("train", RANKED_LIST, "optim.lr=0.5", "optim.epochs=2", "--out", tmp_path / "run")
+    code, _, error = call(*words, "--resume")
+    assert code == 2 and "--force" in error
+    code, out, error = call(*words, "--resume", "--force")
+    assert code == 0, error
+    assert "changed since the run began: optim.lr: 0.001 -> 0.5" in out
+    code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "run", "--force")
+    assert code == 2 and "--force is for --resume" in error

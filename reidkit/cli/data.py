@@ -189,8 +189,8 @@ def _pack_pictures(
     else:
         if ":" not in source and source in data.BENCHMARKS:
             source += ":train"
-        samples = tuple(compose.find_samples(source, root))
         height, width = _size_of(size)
+        samples = tuple(compose.find_samples(source, root))
     console = console_for(as_json)
     with console.bar("pack", len(samples)) as update:
         report = data.pack_pictures(

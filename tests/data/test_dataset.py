@@ -72,10 +72,11 @@ def slow_item(sample, index, repeat, *, size, chosen, seed, epoch, augment):
                 break
     frames = []
     for place in chosen:
-        image = cv2.imread(sample.frames[place])[:, :, ::-1]
-        small = image.shape[0] > 2 * height or image.shape[1] > 2 * width
-        method = cv2.INTER_AREA if small else cv2.INTER_LINEAR
-        image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+        image = np.ascontiguousarray(cv2.imread(sample.frames[place])[:, :, ::-1])
+        while (tall := image.shape[0] >= 2 * height) | (wide := image.shape[1] >= 2 * width):
+            half = (image.shape[1] // (1 + wide), image.shape[0] // (1 + tall))
+            image = cv2.resize(image, half)
+        image = cv2.resize(image, (width, height))
         if of_flip < augment.flip:
             image = image[:, ::-1]
         pad = augment.pad

@@ -164,6 +164,14 @@ def test_an_absent_file_and_a_folder_are_named(tmp_path):
         read_image(str(tmp_path))
 
 
+@pytest.mark.parametrize("size", [(500, 400), (301, 447), (1000, 130), (224, 448)])
+def test_shrinking_is_near_the_mean_over_the_area(size):
+    draw = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    image = cv2.resize(draw, size[::-1], interpolation=cv2.INTER_CUBIC)
+    by_area = cv2.resize(image, (112, 112), interpolation=cv2.INTER_AREA)
+    assert np.abs(resize(image, (112, 112)).astype(int) - by_area).mean() < 2
+
+
 def test_shrinking_more_than_twice_averages_over_the_area():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200
