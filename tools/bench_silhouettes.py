@@ -15,7 +15,7 @@ import pickle
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from reidkit.data.clips import Wanted, read_clips
 from reidkit.data.dataset import FrameDataset
 from reidkit.data.frames import FrameSampling
-from reidkit.data.loader import collate
 from reidkit.data.silhouettes.align import align
 from reidkit.data.silhouettes.store import SilhouetteStore, StoreWriter, store_samples
 from reidkit.types import SILHOUETTES, Sample
@@ -84,18 +83,21 @@ def from_store(samples: Sequence[Sample], draw: Draw) -> torch.Tensor:
 
 
 def from_dataset(dataset: FrameDataset, draw: Draw) -> torch.Tensor:
-    """A dataset of reidkit and its collate, which draw their frames themselves."""
-    return collate(dataset.__getitems__(draw.sequences.tolist())).frames
+    """A batch of a dataset of reidkit, which draws its frames itself."""
+    return dataset.batch(draw.sequences.tolist()).frames
 
 
 class Pickled(FrameDataset):
     """reidkit's dataset over a pickle a sequence."""
 
-    def read(self, wanted: Sequence[Wanted]) -> Iterable[NDArray[np.uint8]]:
+    def fill(
+        self, wanted: Sequence[Wanted], places: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[NDArray[np.uint8]]:
         """The chosen frames of each pickle."""
-        for sample, chosen in wanted:
+        for (sample, chosen), place in zip(wanted, places, strict=True):
             with open(sample.frames[0], "rb") as file:
-                yield pickle.load(file)[chosen][:, :, CUT:-CUT, None]
+                place[:] = pickle.load(file)[chosen][:, :, CUT:-CUT, None]
+            yield place
 
 
 def from_pictures(names: list[list[str]], draw: Draw) -> torch.Tensor:
