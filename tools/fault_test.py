@@ -58,7 +58,8 @@ class Tally:
     def good(self) -> bool:
         """Whether nothing at all went wrong."""
         counts = (self.resumes, self.identical)
-        return not self.failures and all(count == self.kills for count in counts)
+        whole = not self.failures and not self.unreadable
+        return whole and all(count == self.kills for count in counts)
 
     def rows(self) -> dict[str, dict[str, int]]:
         """The counts by kind of fault, and their total."""
@@ -167,8 +168,16 @@ def portions(faults: Sequence[str]) -> list[list[str]]:
     return [part[i : i + TOGETHER] for part in alone for i in range(0, len(part), TOGETHER)]
 
 
+def undisturbed_by(world: World, faults: Sequence[str], jobs: int) -> dict[int, Reference]:
+    """A reference for each number of processes that these faults are about."""
+    wanted = sorted({2 if fault == "rank" else 1 for fault in faults})
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(wanted, pool.map(partial(undisturbed, world), wanted), strict=True))
+
+
 def fault_test(
     world: World,
+    references: Mapping[int, Reference],
     faults: Sequence[str],
     *,
     seed: int = 0,
@@ -177,14 +186,12 @@ def fault_test(
 ) -> Tally:
     """Suffer all these faults, in as many runs as it takes; `tell` hears of each run."""
     tally = Tally()
+    work = partial(one_run, world, references)
     with ThreadPoolExecutor(jobs) as pool:
-        wanted = [n for n in (1, 2) if any((f == "rank") == (n > 1) for f in faults)]
-        references = dict(zip(wanted, pool.map(partial(undisturbed, world), wanted), strict=True))
         for attempt in range(10):
             parts = portions(faults)
             names = [f"{attempt}-{number}" for number in range(len(parts))]
             seeds = [f"{seed} {name}" for name in names]
-            work = partial(one_run, world, references)
             faults = []
             for found, left in pool.map(work, parts, names, seeds):
                 tally.add(found)
@@ -222,7 +229,10 @@ def main() -> None:
     world = World(Path(tempfile.mkdtemp(prefix="reidkit-faults-")))
     faults = plan(arguments.kills, kinds, arguments.seed)
     tell = partial(print, file=sys.stderr)
-    tally = fault_test(world, faults, seed=arguments.seed, jobs=arguments.jobs, tell=tell)
+    references = undisturbed_by(world, faults, arguments.jobs)
+    tally = fault_test(
+        world, references, faults, seed=arguments.seed, jobs=arguments.jobs, tell=tell
+    )
     seconds = round(time.monotonic() - began)
     if arguments.json:
         facts = {"runs": tally.runs, "seconds": seconds, "seed": arguments.seed}

@@ -107,16 +107,16 @@ def changed(one: Any, two: Any, path: str = "") -> Iterator[str]:
     if type(one) is not type(two):
         yield f"{path} is a {type(two).__name__} instead of a {type(one).__name__}"
     elif isinstance(one, dict):
-        for key in one.keys() | two.keys():
+        for key in {**one, **two}:  # in their order
             if key in one and key in two:
-                yield from changed(one[key], two[key], f"{path}.{key}" if path else str(key))
+                yield from changed(one[key], two[key], below(path, key))
             else:
-                yield f"{path}.{key} is in one of them only"
+                yield f"{below(path, key)} is in one of them only"
     elif isinstance(one, list | tuple):
         if len(one) != len(two):
-            yield f"{path} has {len(two)} entries instead of {len(one)}"
+            yield f"{path or 'it'} has {len(two)} entries instead of {len(one)}"
         for place, pair in enumerate(zip(one, two, strict=False)):
-            yield from changed(*pair, f"{path}.{place}")
+            yield from changed(*pair, below(path, place))
     elif isinstance(one, torch.Tensor):
         kinds = [(value.dtype, value.shape) for value in (one, two)]
         # As bytes: 0.0 is not -0.0 here, and NaN is itself.
@@ -125,3 +125,8 @@ def changed(one: Any, two: Any, path: str = "") -> Iterator[str]:
             yield path
     elif repr(one) != repr(two):
         yield f"{path} is {two!r} instead of {one!r}"
+
+
+def below(path: str, key: object) -> str:
+    """The path of an entry."""
+    return f"{path}.{key}" if path else str(key)
