@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,7 +267,10 @@ def full_tally(**changes):
         ({"unreadable": Counter(kill=1)}, False),
     ],
 )
-def test_the_tool_ends_with_an_error_when_anything_differs(monkeypatch, capsys, changes, good):
+def test_the_tool_ends_with_an_error_when_anything_differs(
+    monkeypatch, tmp_path, capsys, changes, good
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["fault_test.py", "--kills", "3"])
     monkeypatch.setattr(fault_test, "undisturbed_by", lambda *args: {})
     monkeypatch.setattr(fault_test, "fault_test", lambda *args, **options: full_tally(**changes))
@@ -276,6 +280,7 @@ def test_the_tool_ends_with_an_error_when_anything_differs(monkeypatch, capsys, 
     except SystemExit as stop:
         code = stop.code
     assert code == (0 if good else 1)
+    assert len(list(tmp_path.iterdir())) == code  # the runs stay where there is something to see
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["fault", "kills", "resumes", "identical", "unreadable", "files"]
     assert lines[3].split()[:2] == ["total", "3"]

@@ -31,7 +31,7 @@ from faults.folders import differences, losses
 from faults.kinds import KINDS
 from faults.lives import Disk, Fault, Run, World
 
-TOGETHER = 5  # faults in one run
+TOGETHER = 6  # faults in one run
 COLUMNS = ("kills", "resumes", "identical", "unreadable")
 
 

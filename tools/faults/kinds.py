@@ -64,18 +64,20 @@ def disk(run: Run) -> bool:
     leave = run.random.choice([0, (run.out / "state.pt").stat().st_size // 8])
     killed = run.random.random() < 0.5
 
-    def told() -> bool:
+    def told_twice() -> bool:  # so it went on after the first time
         disk.fill(life, leave)
-        return "not saved" in life.said
+        return len(re.findall(r"^not saved: ", life.said, re.MULTILINE)) > 1
 
-    life.wait_until(told)
+    life.wait_until(told_twice)
     code = -signal.SIGKILL if killed and life.kill() else life.end()
-    run.note = f" ({'killed' if killed else 'ended'}, room for {leave} bytes)"
+    run.note = f" ({'killed' if code < 0 else 'ended'}, room for {leave} bytes)"
     files = run.check_files()
     disk.free()
     if files:
         raise Fault(f"cannot be read: {'; '.join(files)}")
     last = (life.said.strip().splitlines() or [""])[-1]
+    if code > 0 and "trained for" not in life.said:
+        raise Fault(f"code {code} in the middle of the training, for a full disk: {last}")
     if code > 0 and not (last.startswith("reidkit: ") and disk.says in last):
         raise Fault(f"code {code} on a full disk, and said last: {last}")
     return code != 0

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,8 +143,9 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         mount = f'mount -t tmpfs -o size={DISK}m none "$1" && echo ready && exec sleep 3600'
+        command = ["unshare", "-rm", "sh", "-c", mount, "sh", str(folder)]
         self.holder = subprocess.Popen(
-            ["unshare", "-rm", "sh", "-c", mount, "sh", str(folder)],
+            command if shutil.which("unshare") else ["false"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -156,7 +158,8 @@ class Disk:
         """Leave room for so many bytes; once more, where room has come free since."""
         if not self.real:
             limit = (max(leave, 1 << 17),) * 2
-            resource.prlimit(life.process.pid, resource.RLIMIT_FSIZE, limit)
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(life.process.pid, resource.RLIMIT_FSIZE, limit)
             return
         ballast = self.folder / "ballast"
         with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
