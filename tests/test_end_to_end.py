@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from reidkit.engine import Checkpointer
 from reidkit.types import Features
 
 ROOT = Path(__file__).parent.parent
@@ -431,3 +432,17 @@ def test_a_changed_config_goes_on_with_force_and_says_what_changed(call, trained
     assert "changed since the run began: optim.lr: 0.001 -> 0.5" in out
     code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "run", "--force")
     assert code == 2 and "--force is for --resume" in error
+
+
+def test_every_optimiser_step_of_a_run_waits_for_the_copy_of_a_save(call, tmp_path, monkeypatch):
+    waited = []
+    wait = Checkpointer.wait_for_copy
+
+    def counted(self):
+        waited.append(True)
+        wait(self)
+
+    monkeypatch.setattr(Checkpointer, "wait_for_copy", counted)
+    code, _, error = call("train", SMOKE / "scaled.yaml", "--out", tmp_path / "run")
+    assert code == 0, error
+    assert len(waited) == 2  # two batches, a step each
