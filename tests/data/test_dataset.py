@@ -74,8 +74,12 @@ def slow_item(sample, index, repeat, *, size, chosen, seed, epoch, augment):
     for place in chosen:
         image = np.ascontiguousarray(cv2.imread(sample.frames[place])[:, :, ::-1])
         while (tall := image.shape[0] >= 2 * height) | (wide := image.shape[1] >= 2 * width):
-            half = (image.shape[1] // (1 + wide), image.shape[0] // (1 + tall))
-            image = cv2.resize(image, half)
+            rows, columns = image.shape[0] >> tall, image.shape[1] >> wide
+            if tall and not wide and (rows, columns) != (height, width):
+                pairs = image.reshape(rows, 2, columns, 3).astype(float)  # an even number here
+                image = np.rint(pairs.mean(1)).astype(np.uint8)
+            else:
+                image = cv2.resize(image, (columns, rows))
         image = cv2.resize(image, (width, height))
         if of_flip < augment.flip:
             image = image[:, ::-1]
