@@ -73,13 +73,10 @@ def slow_item(sample, index, repeat, *, size, chosen, seed, epoch, augment):
     frames = []
     for place in chosen:
         image = np.ascontiguousarray(cv2.imread(sample.frames[place])[:, :, ::-1])
-        while (tall := image.shape[0] >= 2 * height) | (wide := image.shape[1] >= 2 * width):
-            rows, columns = image.shape[0] >> tall, image.shape[1] >> wide
-            if tall and not wide and (rows, columns) != (height, width):
-                pairs = image.reshape(rows, 2, columns, 3).astype(float)  # an even number here
-                image = np.rint(pairs.mean(1)).astype(np.uint8)
-            else:
-                image = cv2.resize(image, (columns, rows))
+        while image.shape[0] >= 2 * height or image.shape[1] >= 2 * width:
+            steps = zip(image.shape[:2], (height, width), strict=True)
+            pass_to = [now // 2 if now >= 2 * end else min(now, end) for now, end in steps]
+            image = cv2.resize(image, pass_to[::-1])
         image = cv2.resize(image, (width, height))
         if of_flip < augment.flip:
             image = image[:, ::-1]
