@@ -430,6 +430,10 @@ def test_a_changed_config_goes_on_with_force_and_says_what_changed(call, trained
     code, out, error = call(*words, "--resume", "--force")
     assert code == 0, error
     assert "changed since the run began: optim.lr: 0.001 -> 0.5" in out
+    assert "optim.epochs: 1 -> 2" in out
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    rates = [record["lr"] for record in map(json.loads, lines) if record["kind"] == "train"]
+    assert max(rates[:2]) <= 0.001 < 0.1 < max(rates[2:]), "the new rate, not only its name"
     code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "run", "--force")
     assert code == 2 and "--force is for --resume" in error
 
@@ -446,3 +450,88 @@ def test_every_optimiser_step_of_a_run_waits_for_the_copy_of_a_save(call, tmp_pa
     code, _, error = call("train", SMOKE / "scaled.yaml", "--out", tmp_path / "run")
     assert code == 0, error
     assert len(waited) == 2  # two batches, a step each
+
+
+def test_a_forced_resume_that_fails_leaves_the_folder_as_it_was(call, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    for change, told in (("model.backbone.width=0.25", "another model"), ("optim.name=sgd", "SGD")):
+        words = ("train", RANKED_LIST, change, "--out", tmp_path / "run", "--resume", "--force")
+        code, _, error = call(*words)
+        assert code == 1 and told in error and "train into a new folder" in error
+        assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_another_number_of_batches_goes_on_from_the_epochs_start(call, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    words = ("train", RANKED_LIST, "data.batch.identities=8", "optim.epochs=3")
+    code, out, error = call(*words, "--out", tmp_path / "run", "--resume", "--force")
+    assert code == 0, error
+    assert "an epoch had 2 batches and has 1 now" in out
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    epochs = [record["epoch"] for record in map(json.loads, lines) if record["kind"] == "train"]
+    assert epochs == [0.5, 1.0, 2.0, 3.0]
+
+
+def test_an_epoch_whose_scoring_fails_is_scored_again_by_a_resume(call, own_world, tmp_path):
+    folder, words = own_world
+    victim = sorted((folder / "query").glob("*.jpg"))[0]
+    good = victim.read_bytes()
+    victim.write_bytes(good[:100])
+    few = (
+        "optim.epochs=2",
+        "evaluate.every=1",
+        "evaluate.untrained=false",
+        "evaluate.baselines=[]",
+    )
+    command = ("train", SMOKE / "osnet_parts.yaml", *words, *few, "--out", tmp_path / "run")
+    code, _, error = call(*command)
+    assert code == 1 and str(victim) in error
+    victim.write_bytes(good)
+    resume = ("--resume",) if (tmp_path / "run" / "config.yaml").is_file() else ()
+    code, out, error = call(*command, *resume)
+    assert code == 0, error
+    assert "epoch 1: " in out
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("data.batch.micro=1",), "a batch norm cannot normalise"),
+        (("optim.scale_rate=linear",), "data.batch.per_process"),
+        (("optim.ema=null",), "optim.update_bn is about averaged weights"),
+        (("track=[wandb]",), "pip install 'reidkit[track]'"),
+    ],
+)
+def test_settings_that_rule_each_other_out_are_refused(call, tmp_path, monkeypatch, words, told):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, error = call("train", SMOKE / "scaled.yaml", *words, "--out", tmp_path / "run")
+    assert code == 2 and told in error
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_store_of_smaller_pictures_than_the_training_is_refused(call, tmp_path):
+    call("data", "pack", SMOKE / "scaled.yaml", tmp_path / "store")
+    words = (
+        "train",
+        SMOKE / "scaled.yaml",
+        f"data.store={tmp_path / 'store'}",
+        "data.size=[128, 64]",
+    )
+    code, _, error = call(*words, "--out", tmp_path / "run")
+    assert code == 2 and "smaller than data.size (128, 64)" in error
+
+
+def test_a_restarted_worker_goes_on_with_the_run_of_its_own_launch_only(
+    call, trained, tmp_path, monkeypatch
+):
+    shutil.copytree(trained[0], tmp_path / "other")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "mine")
+    assert code == 0, error
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    code, out, error = call("train", RANKED_LIST, "--out", tmp_path / "mine")
+    assert code == 0 and "resumed at" in out, error
+    code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "other")
+    assert code == 1 and "already holds a run" in error

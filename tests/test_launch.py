@@ -131,6 +131,29 @@ def test_a_changed_number_of_processes_goes_on_and_is_recorded(runs, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_batch_in_each_process_is_larger_and_its_rate_with_it(tmp_path):
+    few = ("optim.epochs=1", "data.batch.per_process=true", "optim.schedule={name: constant}")
+    rates = {}
+    for scale in ("none", "linear", "sqrt"):
+        words = (CONFIG, *WORDS, *few, f"optim.scale_rate={scale}", "--out", tmp_path / scale)
+        run("train", *words, processes=2)
+        (record,) = [r for r in records_of(tmp_path / scale) if r["kind"] == "train"]
+        rates[scale] = record["lr"]  # one batch of 8 x 4, where one process has two of 4 x 4
+    assert rates == pytest.approx({"none": 0.001, "linear": 0.002, "sqrt": 0.001 * 2**0.5})
+
+
+@pytest.mark.slow
+def test_a_slow_save_of_the_first_process_is_waited_for_by_all(tmp_path):
+    plugins = "plugins=[tests.plugins.stops_early, tests.plugins.writes_slowly]"
+    launch = run(
+        "train", CONFIG, *WORDS, plugins, "--out", tmp_path / "r", processes=2, check=False
+    )
+    assert "go on with:" in launch.stderr
+    state = load_state(tmp_path / "r" / "state.pt")["state"]
+    assert (state["epoch"], state["batch"]) == (0, 2)
+
+
+@pytest.mark.slow
 def test_restarts_need_a_folder_that_a_restarted_worker_finds(tmp_path):
     done = run("train", CONFIG, *WORDS, processes=2, launch=("--max-restarts", "1"), check=False)
     assert "--max-restarts needs --out" in done.stderr

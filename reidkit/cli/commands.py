@@ -94,7 +94,8 @@ def train(
 
             def choose() -> tuple[Path, bool]:
                 folder = out or (_last_folder(config) if resume else _new_folder(config))
-                return folder, resume or (again and (folder / "config.yaml").is_file())
+                begun = (folder / "config.yaml").is_file() and compose.is_of_this_launch(folder)
+                return folder, resume or (again and begun)
 
             folder, going_on = compose.main_alone(choose)
             scores = compose.train(settings, folder, resume=going_on, force=force, console=console)

@@ -4,7 +4,7 @@ from reidkit.compose.averaging import mean_of_runs
 from reidkit.compose.building import check, choose_device, load_benchmarks
 from reidkit.compose.inference import draw_ranked, extract, extract_to, find_samples
 from reidkit.compose.inspection import components, diagnose
-from reidkit.compose.ranks import main_alone, together
+from reidkit.compose.ranks import is_of_this_launch, main_alone, together
 from reidkit.compose.reporting import evaluate_files, evaluate_run
 from reidkit.compose.searching import search
 from reidkit.compose.training import train
@@ -24,6 +24,7 @@ __all__ = [
     "load_benchmarks",
     "together",
     "main_alone",
+    "is_of_this_launch",
     "components",
     "diagnose",
 ]

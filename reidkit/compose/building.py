@@ -13,7 +13,7 @@ import torch
 
 from reidkit import data, engine, losses, models
 from reidkit.config import ConfigError, RunConfig
-from reidkit.distributed import launched, local_rank, rank, world_size
+from reidkit.distributed import launched_here, local_rank, rank, world_size
 from reidkit.engine import TrainState
 from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample, StoredFrames
 
@@ -141,9 +141,14 @@ def choose_device(name: str = "auto") -> torch.device:
         device = accelerator if accelerator is not None else torch.device("cpu")
     else:
         device = torch.device(name)
-    if device.type != "cpu" and device.index is None and launched() > 1:
-        return torch.device(device.type, local_rank())
-    return device
+    if device.type == "cpu" or launched_here() == 1:
+        return device
+    if device.index is not None:
+        raise ValueError(
+            f"device {device} is one, for {launched_here()} processes on this machine; name "
+            f"{device.type}, of which each gets its own"
+        )
+    return torch.device(device.type, local_rank())
 
 
 def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchmark]]:
@@ -249,6 +254,13 @@ def build_train_loader(
     """The training batches; one loader a stage where the size grows while training."""
     settings, batch = config.data, config.data.batch
     store = None if settings.store is None else data.PictureStore.open(settings.store)
+    if store is not None and any(
+        have < want for have, want in zip(store.size, settings.size, strict=True)
+    ):
+        raise ConfigError(
+            f"data.store {settings.store}",
+            [f"holds pictures of {store.size}, smaller than data.size {settings.size}; pack again"],
+        )
     ends = [stage.until for stage in settings.stages]
     processes = world_size() if batch.per_process else 1
     sizes = [*(stage.size for stage in settings.stages), settings.size]

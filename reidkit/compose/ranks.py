@@ -1,14 +1,17 @@
 """Work that the first of several processes does for all of them."""
 
+import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from reidkit import distributed
 from reidkit.compose.building import choose_device
-from reidkit.distributed import FailedElsewhere
+from reidkit.files import write_atomically
 
 Value = TypeVar("Value")
 
@@ -33,12 +36,8 @@ def main_alone(work: Callable[[], Value]) -> Value:
             found = work()
         except Exception as error:
             failure = error
-    found, why = distributed.from_main((found, None if failure is None else str(failure)))
-    if failure is not None:
-        raise failure
-    if why is not None:
-        raise FailedElsewhere(why)
-    return found  # type: ignore[return-value]
+    distributed.fail_together(failure)
+    return distributed.from_main(found)  # type: ignore[return-value]
 
 
 def main_first(work: Callable[[], Value]) -> Value:
@@ -51,3 +50,24 @@ def main_first(work: Callable[[], Value]) -> Value:
 
     main_alone(first)
     return found[0] if found else work()
+
+
+LAUNCH = ".launch"
+
+
+def mark_launch(out: Path) -> None:
+    """Write into a new run folder which launch of torchrun began it, if one did."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        write_atomically(out / LAUNCH, _this_launch().encode())
+
+
+def is_of_this_launch(out: Path) -> bool:
+    """Whether the run in this folder was begun by this launch: a restarted worker goes on with it,
+    and with no other."""
+    mark = out / LAUNCH
+    return mark.is_file() and mark.read_text() == _this_launch()
+
+
+def _this_launch() -> str:
+    # torchrun's agent starts the workers, the restarted ones too, and its id may be "none".
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID')} {platform.node()} {os.getppid()}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from reidkit.compose.building import (
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.compose.inspection import usable_cores
-from reidkit.compose.ranks import main_alone, main_first, together
+from reidkit.compose.ranks import main_alone, main_first, mark_launch, together
 from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import ConfigError, RunConfig, differences, parse_config, parse_yaml
 from reidkit.distributed import is_main, launched_here, share_buffers, world_size
@@ -71,6 +72,7 @@ def _train(
             f"first is {first}: remove them, or give them one"
         )
     state = build_state(config, num_classes, device)
+    check_micro(config, state)
     loader = build_train_loader(config, samples, labels, device)
     facts = {
         "train": [benchmark.name for benchmark in config.data.train],
@@ -78,7 +80,7 @@ def _train(
         "identities": num_classes,
         "fingerprint": fingerprint(samples),
     }
-    forced = main_alone(lambda: open_folder(config, out, facts, resume=resume, force=force))
+    changed = main_alone(lambda: open_folder(config, out, facts, resume=resume, force=force))
     log = engine.RunLog(
         out,
         engine.open_trackers(
@@ -101,34 +103,41 @@ def _train(
         config, state, build_schedule(config), loader, tests, out, log, keeper, console, facts
     )
     run.introduce(len(samples))
-    for line in forced:
+    for line in changed:
         console.say(f"changed since the run began: {line}")
     if resume and main_alone(lambda: engine.saved_states(out / "state.pt") != []):
         run.load()
     else:
         run.take_yardsticks()
+    if changed:  # only now: a state that does not fit leaves the folder as it was
+        main_alone(lambda: write_plan(config, out, facts))
     try:
-        with (
-            engine.stop_on_signal(state),
-            console.bar("train", config.optim.epochs * len(loader)) as run.update,
-        ):
-            engine.fit(
-                state,
-                loader,
-                epochs=config.optim.epochs,
-                schedule=run.schedule,
-                after_step=run.after_step,
-                after_epoch=run.after_epoch,
-            )
+        with engine.stop_on_signal(state):
+            try:
+                with console.bar("train", config.optim.epochs * len(loader)) as run.update:
+                    engine.fit(
+                        state,
+                        loader,
+                        epochs=config.optim.epochs,
+                        schedule=run.schedule,
+                        after_step=run.after_step,
+                        after_epoch=run.after_epoch,
+                    )
+                if state.stop:
+                    raise Interrupted
+            except Interrupted as error:
+                run.save(wait=True)
+                raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
+            main_alone(keeper.wait)
         console.say(f"trained for {run.seconds / 60:.1f} minutes")
-        return run.finish()
+        with engine.interrupted_by_signal():
+            return run.finish()
     except FloatingPointError as error:
         kept = out / "state.pt"
         told = f"the last good checkpoint is {kept}" if kept.is_file() else "none was saved before"
         raise FloatingPointError(f"{error}; {told}") from error
-    except Interrupted as error:
-        run.save(wait=True)
-        raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
+    except Interrupted:
+        raise
     except Exception:
         # Between two steps the state is whole: nothing that was computed needs to be lost. Of
         # several processes the others may be anywhere, and what they hold cannot be asked for.
@@ -189,14 +198,13 @@ class Run:
             "seconds": self.seconds,
         }
         self.state.save = False
-        if not is_main():
-            return
-        try:
-            self.keeper.save(content, settled=self.state.settled())
-        except OSError as error:  # of the save before; this one is under way
-            self.console.say(f"not saved: {error}")
-        if wait:
-            self.keeper.wait()
+        if is_main():
+            try:
+                self.keeper.save(content, settled=self.state.settled())
+            except OSError as error:  # of the save before; this one is under way
+                self.console.say(f"not saved: {error}")
+        if wait:  # all of them: torchrun ends everybody as soon as one has left
+            main_alone(self.keeper.wait)
 
     def load(self) -> None:
         """Go on where `save` was called."""
@@ -204,9 +212,17 @@ class Run:
         saved = main_alone(lambda: engine.load_state(path, tell=self.console.say))
         before = saved["state"]["world"]
         self.state.load_state_dict(saved["state"])
-        self.schedule.load_state_dict(saved["schedule"])
+        if saved["schedule"].keys() == self.schedule.state_dict().keys():  # else it was another one
+            self.schedule.load_state_dict(saved["schedule"])
         self.seconds = saved["seconds"]
-        self.log.rewind(self.state.iteration)
+        if self.state.batches != len(self.loader):
+            self.console.say(
+                f"an epoch had {self.state.batches} batches and has {len(self.loader)} now: going "
+                "on from the start of the epoch"
+            )
+            self.state.batch, self.state.batches = 0, len(self.loader)
+        place = self.state.iteration / self.state.batches
+        self.log.rewind(self.state.iteration, place)
         report = self.out / "scores.json"
         if report.is_file():
             self.beside = {
@@ -243,7 +259,9 @@ class Run:
         if not self.reserved and is_main() and state.batch % state.accumulate == 0:
             self.reserved = True  # by now the optimisers hold what they hold
             self.keeper.reserve(state.settled())
+        began = time.perf_counter()
         record = self.log.step(state, report)
+        self.seconds += time.perf_counter() - began  # an accelerator ends its steps here
         # Gradients that wait for the rest of their group are in no checkpoint.
         if state.save and state.batch % state.accumulate == 0:
             state.require_finite(report.terms)
@@ -273,6 +291,7 @@ class Run:
     def after_epoch(self, state: TrainState) -> None:
         """Save; and score, when it is time to."""
         every = self.config.evaluate.every
+        state.consistent = False  # an epoch is done when its scores are in
         if every and state.epoch % every == 0 and state.epoch < self.config.optim.epochs:
             for position, test in enumerate(self.tests):
                 scores, _, _ = self.score(state.best_model, test)
@@ -282,6 +301,7 @@ class Run:
                     self.schedule.observe(value)
                     if value > state.best.get("score", -1.0):
                         state.best = {"score": value, "epoch": state.epoch}
+        state.consistent = True
         self.save()
 
     def score(
@@ -349,7 +369,6 @@ class Run:
                 beside["single frame"], _, _ = self.score(self.state.best_model, test, one)
             pictures.append((test, query, gallery))
         main_alone(lambda: self.tell(found, pictures))
-        main_alone(self.keeper.wait)
         return found
 
     def tell(
@@ -410,10 +429,9 @@ def open_folder(
 ) -> list[str]:
     """Start a run folder, or make sure that the one there is of this config and data.
 
-    Returns what has changed where `force` lets that pass; the folder then keeps the new config.
+    Returns what has changed where `force` lets that pass.
     """
     plan, card = out / "config.yaml", out / "data.json"
-    changed: list[str] = []
     if resume:
         if not plan.is_file():
             raise FileNotFoundError(f"no run in {out}: nothing to resume; leave out --resume")
@@ -428,15 +446,35 @@ def open_folder(
                 "or go on all the same with --force",
                 changed,
             )
-        if not changed:
-            return []
-    elif plan.exists():
+        return changed
+    if plan.exists():
         raise FileExistsError(
             f"{out} already holds a run: --resume goes on with it, --out names another"
         )
-    write_atomically(plan, config.to_yaml().encode())
-    write_atomically(card, json.dumps(dict(facts), indent=2).encode())
-    return changed
+    mark_launch(out)
+    write_plan(config, out, facts)
+    return []
+
+
+def write_plan(config: RunConfig, out: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a run folder is of: its config and its data."""
+    write_atomically(out / "config.yaml", config.to_yaml().encode())
+    write_atomically(out / "data.json", json.dumps(dict(facts), indent=2).encode())
+
+
+def check_micro(config: RunConfig, state: TrainState) -> None:
+    """Raise ConfigError where a micro-batch would be too small for the model's batch norms."""
+    batch = config.data.batch
+    if batch.micro is None or not engine.live_batch_norm(state.model):
+        return
+    rows = batch.identities * batch.instances // (1 if batch.per_process else world_size())
+    least = rows // -(-rows // batch.micro)
+    if least < 2:
+        fault = (
+            f"data.batch.micro: {batch.micro} of {rows} samples leaves a single one, which a batch "
+            "norm cannot normalise; set 3 or more"
+        )
+        raise ConfigError("config", [fault])
 
 
 def _baseline_scores(name: str, test: Benchmark) -> Scores:

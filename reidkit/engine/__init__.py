@@ -4,7 +4,7 @@ from reidkit.engine.checkpoint import Checkpointer, load_state, save_state, save
 from reidkit.engine.console import Console, Update
 from reidkit.engine.ema import WeightAverage, update_batch_norm
 from reidkit.engine.extract import extract
-from reidkit.engine.interrupt import stop_on_signal
+from reidkit.engine.interrupt import interrupted_by_signal, stop_on_signal
 from reidkit.engine.logs import RunLog, advice
 from reidkit.engine.loop import EpochLoader, Interrupted, StepReport, fit, supervised_step
 from reidkit.engine.micro import live_batch_norm
@@ -42,4 +42,5 @@ __all__ = [
     "require_packages",
     "live_batch_norm",
     "stop_on_signal",
+    "interrupted_by_signal",
 ]

@@ -53,7 +53,7 @@ class Checkpointer:
         self.steps = steps
         self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._failure: OSError | None = None
         self._saved_at = time.monotonic()
         self._asked: int | None = None  # the last iteration that `due` heard of
         self._saved: int | None = None  # the one at the last save
@@ -74,7 +74,7 @@ class Checkpointer:
         """Take the memory for a copy of `tensors` in the background, so that the first save is as
         quick as the others."""
         self._join()
-        self._start(partial(self._snapshot.reserve, list(tensors)), "reserve")
+        self._start(partial(self._reserve, list(tensors)), "reserve")
 
     def save(self, content: Mapping[str, Any], *, settled: Iterable[Tensor] = ()) -> None:
         """Start to write a dict of tensors and plain values; waits for a save under way.
@@ -104,7 +104,7 @@ class Checkpointer:
         if failure is not None:
             raise failure
 
-    def failure(self) -> Exception | None:
+    def failure(self) -> OSError | None:
         """Why the last finished save failed, told once; None when it is on the disk."""
         failure, self._failure = self._failure, None
         return failure
@@ -129,13 +129,22 @@ class Checkpointer:
         def run() -> None:
             try:
                 work()
-            except Exception as error:
+            except OSError as error:
                 self._failure = error
+            except Exception as error:
+                self._failure = OSError(
+                    f"{type(error).__name__} while writing {self.path}: {error}"
+                )
 
         # A thread for each save: the priority that it gives up cannot be taken back. Not a daemon:
         # the interpreter's exit waits for the file.
         self._thread = threading.Thread(target=run, name=f"checkpoint-{name}")
         self._thread.start()
+
+    def _reserve(self, tensors: list[Tensor]) -> None:
+        # Without it the first save takes longer, and tells what is wrong.
+        with contextlib.suppress(Exception):
+            self._snapshot.reserve(tensors)
 
     def _write(self) -> None:
         content = self._snapshot.finish()

@@ -1,10 +1,11 @@
 """Ctrl-C and SIGTERM as a request, not as a blow."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from reidkit.engine.loop import Interrupted
 from reidkit.engine.state import TrainState
 
 
@@ -23,9 +24,27 @@ def stop_on_signal(state: TrainState) -> Iterator[None]:
             raise KeyboardInterrupt
         state.stop = asked = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handling(ask):
+        yield
+
+
+@contextmanager
+def interrupted_by_signal() -> Iterator[None]:
+    """Raise Interrupted at once on SIGINT or SIGTERM, where nothing has to be finished first. Main
+    thread only."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    with _handling(end):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

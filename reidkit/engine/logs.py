@@ -51,15 +51,19 @@ class RunLog:
         self._steps = self._images = 0
         self._data = self._step = 0.0
 
-    def rewind(self, iteration: int) -> None:
-        """Forget the records after `iteration`: a resumed run writes them again."""
+    def rewind(self, iteration: int, epochs: float | None = None) -> None:
+        """Forget the records after `iteration`: a resumed run writes them again.
+
+        `epochs` is the same place counted in epochs; it decides where the number of batches in an
+        epoch changed on the way, so that earlier iterations are numbered otherwise.
+        """
         if self._silent:
             return
         if self.path.is_file():
             kept = [
                 line
                 for line in self.path.read_text(errors="replace").splitlines()
-                if _iteration_of(line) <= iteration
+                if _is_before(line, iteration, epochs)
             ]
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
         self._tell("rewind", iteration)
@@ -67,7 +71,8 @@ class RunLog:
     def step(self, state: TrainState, report: StepReport) -> dict[str, Any] | None:
         """Take in a step; at the end of an interval write and return its means.
 
-        Of the seconds, `waiting` is the share of data / (data + step), in [0, 1].
+        Of the seconds, `waiting` is the share of data / (data + step), in [0, 1]; on an
+        accelerator, which works on while the next batch is waited for, at most so much.
         """
         if self._silent:
             return None
@@ -79,7 +84,10 @@ class RunLog:
         self._step += report.step_seconds
         if state.iteration % self.interval and state.batch < state.batches:
             return None
+        asked = time.perf_counter()
         terms = {name: float(total) / self._steps for name, total in self._sums.items()}
+        # An accelerator only now comes to the end of what the steps have queued.
+        self._step += time.perf_counter() - asked
         seconds = max(self._data + self._step, 1e-9)
         record = {
             "kind": "train",
@@ -191,11 +199,18 @@ def advice(
     return f"waiting for data takes {100 * waiting:.0f} % of a step; {knob}"
 
 
-def _iteration_of(line: str) -> float:
+def _is_before(line: str, iteration: int, epochs: float | None) -> bool:
     try:
-        return int(json.loads(line)["iteration"])
+        record = json.loads(line)
+        if epochs is None:
+            return int(record["iteration"]) <= iteration
+        place, here = float(record["epoch"]), round(epochs, 4)
+        # Between two epochs there is no doubt; within one, places are rounded.
+        return place < here or (
+            place == here and (here.is_integer() or int(record["iteration"]) <= iteration)
+        )
     except (ValueError, KeyError, TypeError):  # a line cut off by a kill
-        return math.inf
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -239,6 +239,7 @@ class TrainState:
             "optimizers": {
                 name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
             },
+            "kinds": self._kinds(),
             # The whole average, with its count: from the weights alone the next update would start
             # it anew.
             "ema": self.ema.state_dict() if self.ema is not None else None,
@@ -252,6 +253,9 @@ class TrainState:
             "cuda_rng": distributed.to_main(cuda),
         }
 
+    def _kinds(self) -> dict[str, str]:
+        return {name: type(optimizer).__name__ for name, optimizer in self.optimizers.items()}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken; a state of another model is a ValueError.
 
@@ -262,6 +266,11 @@ class TrainState:
             raise ValueError(
                 f"the checkpoint has optimisers {sorted(state['optimizers'])}, this run has "
                 f"{sorted(self.optimizers)}: it was made with other losses; train into a new folder"
+            )
+        if state["kinds"] != self._kinds():
+            raise ValueError(
+                f"the checkpoint's optimisers are {state['kinds']}, this run's {self._kinds()}, "
+                "which cannot go on with what those hold; train into a new folder"
             )
         if (state["ema"] is None) != (self.ema is None):
             raise ValueError(
@@ -274,7 +283,14 @@ class TrainState:
             )
         self.task.load_state_dict(state["task"])
         for name, optimizer in self.optimizers.items():
+            # Moments are the checkpoint's; rates, decay and betas this run's, which may be others.
+            settings = [
+                {key: value for key, value in group.items() if key != "params"}
+                for group in optimizer.param_groups
+            ]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, own in zip(optimizer.param_groups, settings, strict=True):
+                group.update(own)
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])

@@ -65,7 +65,7 @@ def test_the_end_of_an_epoch_ends_an_interval(tmp_path):
     assert given == [False, False, False, True, False, True]
 
 
-@pytest.mark.parametrize("data, step, share", [(0, 0, 0), (0, 1, 0), (2, 0, 1), (1e-12, 0, 0.001)])
+@pytest.mark.parametrize("data, step, share", [(0, 0, 0), (0, 1, 0), (2, 0, 1), (1, 3, 0.25)])
 def test_waiting_is_a_share(tmp_path, data, step, share):
     record = RunLog(tmp_path, interval=1).step(at(1), report(data=data, step=step))
     assert record["waiting"] == pytest.approx(share)
@@ -216,3 +216,13 @@ def test_the_same_cause_has_the_same_words_whatever_was_measured():
 def test_a_share_outside_its_range_is_refused(waiting):
     with pytest.raises(ValueError, match=r"expected in \[0, 1\]"):
         advice(waiting, **SETTINGS)
+
+
+def test_rewinding_by_epochs_keeps_records_of_another_count_of_batches(tmp_path):
+    log = RunLog(tmp_path)
+    for epoch, iteration in ((9.5, 950), (10.0, 1000), (10.5, 525), (11.0, 550)):
+        log.write({"kind": "train", "epoch": epoch, "iteration": iteration})
+    log.rewind(525, 10.5)
+    assert [record["epoch"] for record in records(tmp_path)] == [9.5, 10.0, 10.5]
+    log.rewind(500, 10.0)
+    assert [record["epoch"] for record in records(tmp_path)] == [9.5, 10.0]

@@ -142,6 +142,7 @@ def up_to_date(out: Path, paths: Sequence[str], size: tuple[int, int], overwrite
                 f"{len(different):,} of {len(rows):,} pictures changed since {out} was packed, "
                 f"{different[0]} first"
             )
+        store.verify()
     except (ValueError, FileNotFoundError) as error:
         if overwrite:
             return False
