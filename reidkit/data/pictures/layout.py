@@ -11,7 +11,6 @@ The format is also the way pixels are made, so a change of decoder or of resizin
 """
 
 import csv
-import io
 import json
 import zlib
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from reidkit.data.packing import csv_line, is_count, read_plain_header
 
 FORMAT = 1
 HEADER, PIXELS, INDEX = "pictures.json", "pixels.bin", "pictures.csv"
@@ -76,14 +77,6 @@ class Index(NamedTuple):
         return cls(rows, np.array(facts, np.int64).reshape(-1, 3))
 
 
-def csv_line(values: tuple[Any, ...]) -> bytes:
-    """The values as one line."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    # Names of files need not be UTF-8; the escapes bring them back byte by byte.
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 TITLES = csv_line(Entry._fields)
 
 
@@ -95,32 +88,15 @@ def read_header(folder: Path) -> PicturesHeader:
             f"no packed pictures in {folder}: no {HEADER}; `reidkit data pack CONFIG {folder}` "
             "writes them"
         )
-    try:
-        plain = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}). {AGAIN}") from error
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    plain = plain if isinstance(plain, dict) else {}
-    size, pictures, checksum = (plain.get(name) for name in ("size", "pictures", "checksum"))
-    if plain.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: format is {plain.get('format')!r}, expected {FORMAT}, the one of this "
-            f"version of reidkit. {AGAIN}"
-        )
-    whole = isinstance(size, list) and len(size) == 2 and all(_is_count(side) for side in size)
-    if not isinstance(size, list) or not whole or min(size) < 1:
-        raise ValueError(f"{path}: size is {size!r}, expected [height, width]. {AGAIN}")
+    plain = read_plain_header(path, number=FORMAT, again=AGAIN)
+    pictures, checksum = (plain.get(name) for name in ("pictures", "checksum"))
     for name, value in (("pictures", pictures), ("checksum", checksum)):
-        if not (value is None and name in plain) and not _is_count(value):
+        if not (value is None and name in plain) and not is_count(value):
             raise ValueError(f"{path}: {name} is {value!r}, expected a number. {AGAIN}")
     if (pictures is None) != (checksum is None):
         raise ValueError(f"{path}: pictures and checksum are both known or neither is. {AGAIN}")
-    return PicturesHeader((size[0], size[1]), pictures, checksum)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    height, width = plain["size"]
+    return PicturesHeader((height, width), pictures, checksum)
 
 
 def read_index(folder: Path, header: PicturesHeader) -> Index:

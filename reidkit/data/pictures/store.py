@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.data.packing import check_length
 from reidkit.data.pictures.layout import (
     AGAIN,
     INDEX,
@@ -159,15 +160,9 @@ def _again(folder: str, header: PicturesHeader) -> PictureStore:
 
 def map_pixels(path: Path, header: PicturesHeader) -> tuple[mmap.mmap, NDArray[np.uint8]]:
     """The bytes of `pixels.bin` and the same as (N, H * W * 3), read only when touched."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no {PIXELS} in {path.parent}. {AGAIN}")
     pictures = header.pictures or 0
-    found, expected = path.stat().st_size, pictures * header.row_bytes
-    if found != expected:
-        raise ValueError(
-            f"{path} has {found:,} bytes, expected {expected:,} for {pictures:,} pictures of "
-            f"{header.row_bytes:,} bytes: it is cut short or not of this store. {AGAIN}"
-        )
+    check_length(path, pictures, header.row_bytes, what="pictures", again=AGAIN)
+    expected = pictures * header.row_bytes
     if not expected:  # an empty file cannot be mapped
         return mmap.mmap(-1, 1), np.empty((0, header.row_bytes), np.uint8)
     with path.open("rb") as file:

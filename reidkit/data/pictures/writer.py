@@ -1,7 +1,6 @@
 """Writing packed pictures, so that a killed pack goes on where it was."""
 
 import errno
-import fcntl
 import os
 import shutil
 import zlib
@@ -14,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.data.packing import lock
 from reidkit.data.pictures.layout import (
     HEADER,
     INDEX,
@@ -79,7 +79,7 @@ class PictureWriter:
         self.partial.mkdir(parents=True, exist_ok=True)
         self._pixels = (self.partial / PIXELS).open("ab")
         try:
-            self._lock(self._pixels)
+            lock(self._pixels, self.partial)
             self._go_on(self._pixels)
             self._check_space()
         except BaseException:
@@ -132,14 +132,6 @@ class PictureWriter:
             raise OSError(error.errno, reason) from error
         self._checksum = zlib.crc32(lines, self._checksum)
         self.done += len(facts)
-
-    def _lock(self, file: BinaryIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process writes {self.partial}; wait for its end or name another folder"
-            ) from error
 
     def _go_on(self, pixels: BinaryIO) -> None:
         """Take up what an interrupted pack left, up to the first picture that is not whole."""

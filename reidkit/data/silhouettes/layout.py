@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reidkit.data.packing import is_count, read_plain_header
+
 FORMAT = 1
 HEADER, FRAMES, SEQUENCES = "store.json", "frames.bin", "sequences.csv"
 VERDICTS = ("good", "warned", "rejected")
@@ -84,34 +86,16 @@ def read_header(folder: Path) -> StoreHeader:
             f"no packed silhouettes in {folder}: no {HEADER}; `reidkit data pack SRC {folder}` "
             "writes them"
         )
-    try:
-        plain = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}). {AGAIN}") from error
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    plain = plain if isinstance(plain, dict) else {}
-    size, bits, frames = (plain.get(name) for name in ("size", "bits", "frames"))
-    origin = plain.get("origin", "")
-    if plain.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: format is {plain.get('format')!r}, expected {FORMAT}, the one of this "
-            f"version of reidkit. {AGAIN}"
-        )
-    whole = isinstance(size, list) and len(size) == 2 and all(_is_count(side) for side in size)
-    if not isinstance(size, list) or not whole or min(size) < 1:
-        raise ValueError(f"{path}: size is {size!r}, expected [height, width]. {AGAIN}")
-    if bits not in (1, 8) or not _is_count(bits):
+    plain = read_plain_header(path, number=FORMAT, again=AGAIN)
+    bits, frames, origin = plain.get("bits"), plain.get("frames"), plain.get("origin", "")
+    if bits not in (1, 8) or not is_count(bits):
         raise ValueError(f"{path}: bits is {bits!r}, expected 8 or 1. {AGAIN}")
-    if not (frames is None and "frames" in plain) and not _is_count(frames):
+    if not (frames is None and "frames" in plain) and not is_count(frames):
         raise ValueError(f"{path}: frames is {frames!r}, expected their number. {AGAIN}")
     if not isinstance(origin, str):
         raise ValueError(f"{path}: origin is {origin!r}, expected a word. {AGAIN}")
-    return StoreHeader((size[0], size[1]), bits, frames, origin)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    height, width = plain["size"]
+    return StoreHeader((height, width), bits, frames, origin)
 
 
 def read_sequences(path: Path, frames: int) -> tuple[StoredSequence, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.data.packing import check_length
 from reidkit.data.silhouettes.layout import (
     AGAIN,
     FRAMES,
@@ -63,14 +64,7 @@ class SilhouetteStore:
                 f"{folder} is a pack that was interrupted; the same `reidkit data pack` goes on"
             )
         path = folder / FRAMES
-        if not path.is_file():
-            raise FileNotFoundError(f"no {FRAMES} in {folder}. {AGAIN}")
-        found, expected = path.stat().st_size, header.frames * header.frame_bytes
-        if found != expected:
-            raise ValueError(
-                f"{path} has {found:,} bytes, expected {expected:,} for {header.frames:,} frames "
-                f"of {header.frame_bytes:,} bytes: it is cut short or not of this store. {AGAIN}"
-            )
+        check_length(path, header.frames, header.frame_bytes, what="frames", again=AGAIN)
         listed = read_sequences(folder / SEQUENCES, header.frames) if sequences else ()
         return cls(folder, header, listed, map_frames(path, header, header.frames))
 

@@ -1,10 +1,7 @@
 """Writing a packed store, sequence by sequence, so that a killed pack goes on where it was."""
 
 import csv
-import fcntl
-import io
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -12,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.data.packing import csv_line, lock
 from reidkit.data.silhouettes.layout import (
     AGAIN,
     COLUMNS,
@@ -73,7 +71,7 @@ class StoreWriter:
         partial.mkdir(parents=True, exist_ok=True)
         self._frames = (partial / FRAMES).open("ab")
         try:
-            self._lock(self._frames)
+            lock(self._frames, self.partial)
             self._go_on()
         except BaseException:
             self._close()
@@ -138,24 +136,17 @@ class StoreWriter:
             raise ValueError(f"{self.folder}: a StoreWriter is used in a `with` statement")
         if row.source and row.source in self.done:
             raise ValueError(f"{row.source} is in {self.partial} already; leave out what is done")
-        line = csv_line(row)
-        parse_sequence(next(csv.reader([line])), row.start + row.length, row.name)
+        line = sequence_line(row)
+        text = line.decode("utf-8", "surrogateescape")
+        parse_sequence(next(csv.reader([text])), row.start + row.length, row.name)
         # Frames first: a line never promises frames that are not there.
         self._frames.write(packed.data)
         self._frames.flush()
-        self._sequences.write(line.encode("utf-8", "surrogateescape"))
+        self._sequences.write(line)
         self._sequences.flush()
         self._position += row.length
         if row.source:
             self.done.add(row.source)
-
-    def _lock(self, file: BinaryIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process writes {self.partial}; wait for its end or name another folder"
-            ) from error
 
     def _go_on(self) -> None:
         """Take up what an interrupted pack left, cutting off a sequence it did not finish."""
@@ -195,24 +186,18 @@ class StoreWriter:
         self._frames = self._sequences = None
 
 
-def csv_line(row: StoredSequence) -> str:
+def sequence_line(row: StoredSequence) -> bytes:
     """The line of `sequences.csv`; a ValueError where a text would break it in two."""
     values = [str(getattr(row, name)) for name in COLUMNS]
     for name, value in zip(COLUMNS, values, strict=True):
         if any(character in value for character in "\r\n\0"):
             raise ValueError(f"{name} is {value!r}, expected a single line")
-    return _line(values)
+    return csv_line(values)
 
 
 def header_line() -> bytes:
     """The first line of `sequences.csv`."""
-    return _line(COLUMNS).encode()
-
-
-def _line(values: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    return csv_line(COLUMNS)
 
 
 def whole_lines(path: Path, frames: int) -> tuple[list[tuple[str, bytes]], int]:
