@@ -128,8 +128,9 @@ def _train(
             except Interrupted as error:
                 run.save(wait=True)
                 raise Interrupted(f"stopped at epoch {state.epoch + 1}; saved {out}") from error
+            # Before the wait: a disk that is full by now loses no more than the last state.
+            console.say(f"trained for {run.seconds / 60:.1f} minutes")
             main_alone(keeper.wait)
-        console.say(f"trained for {run.seconds / 60:.1f} minutes")
         with engine.interrupted_by_signal():
             return run.finish()
     except FloatingPointError as error:
