@@ -1,6 +1,6 @@
 """Parameter groups and optimisers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ def sgd(
 
 def parameter_groups(
     model: nn.Module,
-    extra: Iterable[nn.Parameter] = (),
+    extra: Mapping[float, Sequence[nn.Parameter]] | None = None,
     *,
     lr: float,
     weight_decay: float,
@@ -63,7 +63,7 @@ def parameter_groups(
     """Groups for an optimiser: backbone and the rest, each with and without weight decay.
 
     Vectors (norm scales, biases) are not decayed unless `decay_all`. `extra` are parameters of
-    losses, such as class proxies; they get the full rate. Each group keeps its own base rate in
+    losses, such as class proxies, by the factor on their rate. Each group keeps its own base rate in
     `initial_lr`, which schedules multiply.
     """
     backbone = getattr(model, "backbone", None)
@@ -72,11 +72,13 @@ def parameter_groups(
         if isinstance(backbone, nn.Module)
         else set()
     )
+    wanted = [(p, lr * backbone_rate if id(p) in slow else lr) for p in model.parameters()]
+    for factor, parameters in (extra or {}).items():
+        wanted += [(parameter, lr * factor) for parameter in parameters]
     buckets: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in [*model.parameters(), *extra]:
+    for parameter, rate in wanted:
         if not parameter.requires_grad:
             continue
-        rate = lr * backbone_rate if id(parameter) in slow else lr
         decay = weight_decay if decay_all or parameter.ndim > 1 else 0.0
         buckets.setdefault((rate, decay), []).append(parameter)
     if not buckets:

@@ -33,13 +33,15 @@ class Term:
 
     `loss` is called with (B, D) or (B, K) and labels (B,). Several of them are one for each body
     part; a single one is applied to every part in turn, or, if its class says `takes_parts = True`,
-    once to all of them, (B, P, D).
+    once to all of them, (B, P, D). `rate` is the factor on the learning rate of what the loss
+    itself learns (proxies, class weights).
     """
 
     name: str
     loss: nn.Module | Sequence[nn.Module]
     on: Source = "embedding"
     weight: float = 1.0
+    rate: float = 1.0
 
 
 class Objective(nn.Module):
@@ -65,9 +67,11 @@ class Objective(nn.Module):
             raise ValueError("an objective needs at least one term")
         self.sources: dict[str, Source] = {}
         self.weights: dict[str, float] = {}
+        self.rates: dict[str, float] = {}
         self.losses = nn.ModuleDict()
         for term in terms:
-            if faults := _weight_faults(term.weight) + _source_faults(term.on):
+            faults = _number_faults("weight", term.weight) + _number_faults("rate", term.rate)
+            if faults := faults + _source_faults(term.on):
                 raise ValueError(f"{term.name}: {'; '.join(faults)}")
             if term.name == "loss":
                 raise ValueError("no term may be called 'loss': that is the sum")
@@ -80,6 +84,7 @@ class Objective(nn.Module):
             self.losses[name] = nn.ModuleList(losses)
             self.sources[name] = term.on
             self.weights[name] = float(term.weight)
+            self.rates[name] = float(term.rate)
             for loss in losses:
                 if isinstance(loss, _OwnOptimizer):
                     _keep_weight_away(loss, float(term.weight) / len(losses))
@@ -171,16 +176,16 @@ class Objective(nn.Module):
                     found[key] = loss.own_optimizer()
         return found
 
-    def main_parameters(self) -> list[nn.Parameter]:
-        """Parameters of losses (proxies, class weights) that the model's optimiser has to move."""
-        separate = {
-            id(parameter)
-            for name in self.losses
-            for loss in self._losses(name)
-            if isinstance(loss, _OwnOptimizer)
-            for parameter in loss.parameters()
-        }
-        return [p for p in self.parameters() if p.requires_grad and id(p) not in separate]
+    def main_parameters(self) -> dict[float, list[nn.Parameter]]:
+        """Parameters of losses (proxies, class weights) that the model's optimiser has to move, by
+        the factor on their learning rate."""
+        found: dict[float, list[nn.Parameter]] = {}
+        for name in self.losses:
+            for loss in self._losses(name):
+                wanted = [p for p in loss.parameters() if p.requires_grad]
+                if wanted and not isinstance(loss, _OwnOptimizer):
+                    found.setdefault(self.rates[name], []).extend(wanted)
+        return found
 
 
 def build_objective(
@@ -188,7 +193,7 @@ def build_objective(
 ) -> Objective:
     """The objective of a config.
 
-    Each spec has `name`, if wanted `on` and `weight`, and the loss's own arguments.
+    Each spec has `name`, if wanted `on`, `weight` and `rate`, and the loss's own arguments.
     embedding_size is D of one part. With several parts every part gets a loss of its own, so that
     centres, proxies and memories of different parts do not mix; one that takes all parts is alone.
     Raises ValueError with every fault.
@@ -202,7 +207,8 @@ def build_objective(
             LOSSES.build(name, args, num_classes=num_classes, embedding_size=embedding_size)
             for _ in range(1 if _takes_parts(LOSSES[name]) else parts)
         ]
-        terms.append(Term(name, losses, source_of(spec), float(spec.get("weight", 1.0))))
+        weight, rate = float(spec.get("weight", 1.0)), float(spec.get("rate", 1.0))
+        terms.append(Term(name, losses, source_of(spec), weight, rate))
     return Objective(terms)
 
 
@@ -244,7 +250,8 @@ def _spec_faults(spec: Any) -> list[str]:
                 LOSSES.build(name, args, **facts)
         except ValueError as error:
             faults.append(f"loss {name!r}: {error}")
-    faults += _weight_faults(spec.get("weight", 1.0))
+    faults += _number_faults("weight", spec.get("weight", 1.0))
+    faults += _rate_faults(spec)
     on = source_of(spec)
     if not (wrong := _source_faults(on)) and on not in _reads(name):
         wrong = [f"on = {on!r}: {name} reads {' or '.join(_reads(name))}"]
@@ -252,7 +259,7 @@ def _spec_faults(spec: Any) -> list[str]:
 
 
 def _arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key not in ("name", "on", "weight")}
+    return {k: value for k, value in spec.items() if k not in ("name", "on", "weight", "rate")}
 
 
 def _reads(name: str) -> tuple[Source, ...]:
@@ -261,12 +268,18 @@ def _reads(name: str) -> tuple[Source, ...]:
     return reads
 
 
-def _weight_faults(weight: Any) -> list[str]:
+def _number_faults(key: str, value: Any) -> list[str]:
     try:
-        fits = not isinstance(weight, bool) and math.isfinite(float(weight)) and float(weight) >= 0
+        fits = not isinstance(value, bool) and math.isfinite(float(value)) and float(value) >= 0
     except (TypeError, ValueError):
         fits = False
-    return [] if fits else [f"weight = {weight!r} must be a number >= 0"]
+    return [] if fits else [f"{key} = {value!r} must be a number >= 0"]
+
+
+def _rate_faults(spec: Mapping[str, Any]) -> list[str]:
+    if "rate" in spec and hasattr(LOSSES[spec["name"]], "own_optimizer"):
+        return [f"rate: {spec['name']} has an optimiser of its own; set its lr"]
+    return _number_faults("rate", spec.get("rate", 1.0))
 
 
 def _source_faults(on: Any) -> list[str]:

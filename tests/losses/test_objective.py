@@ -127,10 +127,33 @@ def test_every_parameter_has_exactly_one_optimiser():
     objective = build_objective(specs, num_classes=4, embedding_size=8)
     (optimizer,) = objective.own_optimizers().values()
     own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    main = {id(p) for p in objective.main_parameters()}
+    (parameters,) = objective.main_parameters().values()
+    main = {id(p) for p in parameters}
     assert not own & main
     assert own | main == {id(p) for p in objective.parameters()}
     assert len(own) == len(main) == 1
+
+
+def test_what_losses_learn_is_told_by_the_factor_on_its_rate():
+    proxies = {"name": "metric_learning", "loss": "ProxyAnchorLoss"}
+    specs = [{**proxies, "rate": 100}, {"name": "triplet"}, {**proxies, "weight": 2.0}]
+    objective = build_objective(specs, num_classes=4, embedding_size=8)
+    first, second = (
+        [*objective.losses[name].parameters()] for name in ("metric_learning", "metric_learning_2")
+    )
+    assert objective.main_parameters() == {100.0: first, 1.0: second}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"name": "triplet", "rate": -1}, "rate = -1 must be a number >= 0"),
+        ({"name": "triplet", "rate": "fast"}, "rate = 'fast' must be a number >= 0"),
+        ({"name": "center", "rate": 2}, "rate: center has an optimiser of its own; set its lr"),
+    ],
+)
+def test_a_wrong_rate_is_named(spec, words):
+    assert objective_faults([spec]) == [f"losses.0: {words}"]
 
 
 def test_a_term_that_reads_logits_says_when_there_are_none():
