@@ -63,8 +63,8 @@ def parameter_groups(
     """Groups for an optimiser: backbone and the rest, each with and without weight decay.
 
     Vectors (norm scales, biases) are not decayed unless `decay_all`. `extra` are parameters of
-    losses, such as class proxies, by the factor on their rate. Each group keeps its own base rate in
-    `initial_lr`, which schedules multiply.
+    losses, such as class proxies, by the factor on their rate. Each group keeps its own base rate
+    in `initial_lr`, which schedules multiply.
     """
     backbone = getattr(model, "backbone", None)
     slow = (

@@ -89,7 +89,7 @@ def trained(case):
         *objective.own_optimizers().values(),
     ]
     if proxies := objective.main_parameters():
-        optimizers.append(torch.optim.SGD(sum(proxies.values(), []), lr=0.05))
+        optimizers.append(torch.optim.SGD([p for some in proxies.values() for p in some], lr=0.05))
     run = model
     if distributed.world_size() > 1:
         run = DistributedDataParallel(
