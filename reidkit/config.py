@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reidkit.registry import nearest
-from reidkit.types import CheckLevel, Metric
+from reidkit.types import CheckLevel, Fit, Metric
 
 
 class ConfigError(ValueError):
@@ -30,6 +30,8 @@ class Part(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
@@ -54,12 +56,16 @@ class BatchConfig(Part):
     `micro` computes embeddings for so many samples at a time, and the loss on the whole batch, with
     the whole batch's gradients: a large batch on a small device.
 
+    `groups` takes the identities of a batch from so few groups, which are the benchmark's
+    super-classes (`Sample.condition`): hard negatives.
+
     `choice` is how frames are drawn: random (different ones), replacement (a set, as GaitSet's own
     code), ordered (they follow one another), unfixed (from `frames` to `most_frames`).
     """
 
     identities: int = Field(default=16, gt=0)
     instances: int = Field(default=4, gt=0)
+    groups: Annotated[int, Field(gt=0)] | None = None
     frames: int = Field(default=1, gt=0)
     choice: Literal["random", "replacement", "ordered", "unfixed"] = "random"
     most_frames: Annotated[int, Field(gt=0)] | None = None
@@ -73,6 +79,8 @@ class BatchConfig(Part):
             raise ValueError("most_frames belongs to choice: unfixed, and is needed there")
         if self.most_frames is not None and self.most_frames < self.frames:
             raise ValueError(f"most_frames {self.most_frames} is below frames {self.frames}")
+        if self.groups is not None and self.groups > self.identities:
+            raise ValueError(f"groups {self.groups} is above identities {self.identities}")
         return self
 
 
@@ -82,6 +90,9 @@ class AugmentConfig(Part):
 
     For pictures also colour changes of strength `jitter`, and chances of `grayscale`, `blur` and
     torchvision's AutoAugment (`auto`); for silhouettes the chance of a small `affine` change.
+
+    `crop` trains on a random window of each picture, resized to `data.size`: from the first to the
+    second part of its area, its width / height changed by a factor from `aspect[0]` to `aspect[1]`.
     """
 
     flip: Fraction = 0.5
@@ -92,6 +103,16 @@ class AugmentConfig(Part):
     blur: Fraction = 0.0
     auto: Fraction = 0.0
     affine: Fraction = 0.0
+    crop: tuple[Share, Share] | None = None
+    aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "AugmentConfig":
+        for name in ("crop", "aspect"):
+            pair = getattr(self, name)
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} is {list(pair)}, expected the smaller value first")
+        return self
 
 
 class StageConfig(Part):
@@ -109,6 +130,10 @@ class DataConfig(Part):
     `pixels` are pictures, or silhouettes of one channel, aligned and packed. `store` is a packed
     store of the training pictures (`reidkit data pack`). `workers` prepare batches while the model
     computes; as `threads`, or as `processes`, which suit transforms written in Python.
+
+    `crop` resizes pictures to `size / crop` and takes the middle; in training `augment.crop` takes
+    random windows instead. `fit` says how: stretch, or white_square, which cuts white background
+    away and fills up a square with white.
     """
 
     train: tuple[BenchmarkConfig, ...] = Field(min_length=1)
@@ -116,6 +141,8 @@ class DataConfig(Part):
     root: Path | None = None
     pixels: Literal["rgb", "silhouettes"] = "rgb"
     size: Size = (256, 128)
+    crop: Share = 1.0
+    fit: Fit = "stretch"
     stages: tuple[StageConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -128,6 +155,24 @@ class DataConfig(Part):
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)):
             raise ValueError(f"stages end at {ends}; each must end later than the one before")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_can_be_framed(self) -> "DataConfig":
+        keys = {"crop": self.crop != 1, "fit": self.fit != "stretch"}
+        keys["augment.crop"] = self.augment.crop is not None
+        for key in (key for key, is_set in keys.items() if is_set):
+            if self.pixels == "silhouettes":
+                raise ValueError(f"{key} is for pictures; silhouettes are aligned: leave it out")
+        if self.fit == "white_square":
+            for size in (self.size, *(stage.size for stage in self.stages)):
+                if size[0] != size[1]:
+                    raise ValueError(f"fit: white_square needs square sizes, not {list(size)}")
+            if self.store is not None:
+                raise ValueError(
+                    "fit: white_square needs the pictures as they are, and a store holds them "
+                    "stretched; leave store out"
+                )
         return self
 
 
@@ -186,6 +231,21 @@ class EvaluateConfig(Part):
     gait_distance: Literal["parts", "flat"] = "parts"
 
 
+class ProjectConfig(Part):
+    """Features of `dim` numbers, fitted on the training samples after training and saved with the
+    model; see `reidkit.models.fit_projection`."""
+
+    dim: int = Field(gt=0)
+    whiten: Literal["none", "pca", "learned"] = "pca"
+    shrink: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _shrink_of_learned(self) -> "ProjectConfig":
+        if self.shrink is not None and self.whiten != "learned":
+            raise ValueError("shrink belongs to whiten: learned")
+        return self
+
+
 class RunConfig(Part):
     """All that decides a run."""
 
@@ -194,6 +254,7 @@ class RunConfig(Part):
     losses: tuple[dict[str, Any], ...] = Field(min_length=1)
     optim: OptimConfig = OptimConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    project: ProjectConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     seed: int = 0
     device: str = "auto"

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from reidkit.files import replacing
 
 CheckLevel = Literal["strict", "warn", "off"]
 Metric = Literal["cosine", "euclidean"]
+Fit = Literal["stretch", "white_square"]
 UNKNOWN_CAMERA = -1
 Exclusion = Literal["same_camera", "same_view", "itself", "nothing"]
 
@@ -120,11 +121,40 @@ class Preprocessing:
 
     Three channels are RGB. One channel is a silhouette, aligned already: it is scaled to the height
     and loses columns on both sides, as gait networks have it.
+
+    `crop`, (0, 1], is the side of a crop in the middle over that of the resized picture: at 227 /
+    256 a picture is resized to 256 and its middle taken at a size of 227. `fit` says how it is
+    resized: "stretch" whatever its form, or "white_square", in which what is not white background
+    keeps its form and white fills up a square.
+
+    Raises ValueError for other values, for these two with silhouettes, and for a "white_square"
+    whose size is none.
     """
 
     size: tuple[int, int] = (256, 128)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop: float = 1.0
+    fit: Fit = "stretch"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}, expected in (0, 1]: 1 takes the whole picture")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit is {self.fit!r}, expected {' or '.join(get_args(Fit))}")
+        if self.channels == 1 and (self.crop != 1 or self.fit != "stretch"):
+            raise ValueError(
+                f"crop {self.crop} and fit {self.fit!r}, expected 1.0 and 'stretch' for "
+                "silhouettes, which are aligned already"
+            )
+        if self.fit == "white_square" and self.size[0] != self.size[1]:
+            raise ValueError(f"fit 'white_square' needs a square size, got {self.size}")
+
+    @property
+    def read_size(self) -> tuple[int, int]:
+        """Height and width of the whole picture, of which `size` is the middle."""
+        height, width = self.size
+        return round(height / self.crop), round(width / self.crop)
 
     @property
     def channels(self) -> int:

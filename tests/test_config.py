@@ -66,6 +66,22 @@ def test_a_fault_inside_a_list_of_parts_suggests_that_parts_keys(good):
         ("optim.lr=[1,", "not readable as YAML"),
         ("data.batch.identities=0", "greater than 0"),
         ("data.stages=[{until: .5, size: [8,4]}, {until: .4, size: [8,4]}]", "later than the one"),
+        ("data.batch.groups=0", "greater than 0"),
+        ("data.batch.groups=17", "groups 17 is above identities 16"),
+        ("data.crop=0", r"data\.crop = 0: .*greater than 0"),
+        ("data.crop=1.1", "less than or equal to 1"),
+        ("data.crop=.nan", r"data\.crop = nan"),
+        ("data.fit=squash", "'stretch' or 'white_square'"),
+        ("data.fit=white_square", r"white_square needs square sizes, not \[128, 64\]"),
+        ("data.augment.crop=0.5", r"data\.augment\.crop"),
+        ("data.augment.crop=[0, 1]", "greater than 0"),
+        ("data.augment.crop=[0.5, 2]", "less than or equal to 1"),
+        ("data.augment.crop=[1, 0.5]", r"crop is \[1\.0, 0\.5\], expected the smaller value first"),
+        (
+            "data.augment.aspect=[2, 1]",
+            r"aspect is \[2\.0, 1\.0\], expected the smaller value first",
+        ),
+        ("data.augment.aspect=[1, .inf]", "finite"),
     ],
 )
 def test_an_override_that_cannot_be_is_told(good, assignment, words):
@@ -121,3 +137,42 @@ def test_differences_name_the_keys_that_changed():
     old = {"a": {"b": 1, "c": 2}, "d": [1]}
     assert differences(old, {"a": {"b": 3, "c": 2}, "d": [1]}) == ["a.b: 1 -> 3"]
     assert differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["data.fit=white_square", "data.size=[8, 8]", "data.store=x"], "leave store out"),
+        (
+            [
+                "data.fit=white_square",
+                "data.size=[8, 8]",
+                "data.stages=[{until: .5, size: [8, 4]}]",
+            ],
+            r"needs square sizes, not \[8, 4\]",
+        ),
+        (["data.pixels=silhouettes", "data.crop=0.9"], "crop is for pictures; silhouettes are"),
+        (["data.pixels=silhouettes", "data.fit=white_square"], "fit is for pictures"),
+        (["data.pixels=silhouettes", "data.augment.crop=[0.5, 1]"], r"augment\.crop is for pict"),
+    ],
+)
+def test_pictures_that_cannot_be_framed_so_are_told(good, words, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config(good, words)
+    assert len(caught.value.faults) == 1
+
+
+def test_crops_fits_and_groups_read_as_written_and_are_off_by_default(good, tmp_path):
+    plain = load_config(good).data
+    assert (plain.crop, plain.fit, plain.augment.crop, plain.batch.groups) == (
+        1.0,
+        "stretch",
+        None,
+        None,
+    )
+    words = ["data.crop=0.887", "data.fit=white_square", "data.size=[227, 227]"]
+    words += ["data.augment.crop=[0.5, 1.0]", "data.augment.aspect=[0.8, 1.25]"]
+    config = load_config(good, [*words, "data.batch.groups=2"])
+    assert config.data.augment.crop == (0.5, 1.0)
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "again.yaml") == config

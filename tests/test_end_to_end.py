@@ -66,7 +66,16 @@ def test_a_run_folder_holds_what_is_promised(trained):
     assert card["preprocessing"]["size"] == [64, 32]
 
 
-OTHERS = ("osnet_parts", "timm_triplet", "gaitset", "gait_resnet", "tracklets", "scaled", "faults")
+OTHERS = (
+    "osnet_parts",
+    "timm_triplet",
+    "levels_ranked_list",
+    "gaitset",
+    "gait_resnet",
+    "tracklets",
+    "scaled",
+    "faults",
+)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -61,6 +61,11 @@ def _misfits(config: RunConfig) -> list[str]:
     model = models.MODELS[name]
     takes = getattr(model, "pixels", "rgb")
     found = []
+    if name == "projected":
+        found.append(
+            "model 'projected' is what a training gives, not what it takes: write the inner model, "
+            "and project: {dim: ...} beside it"
+        )
     if config.data.pixels != takes:
         found.append(
             f"data.pixels is {config.data.pixels}, but the model {name!r} takes {takes}; set "
@@ -198,7 +203,8 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 def preprocessing_of(config: RunConfig, size: tuple[int, int] | None = None) -> Preprocessing:
     """How the run's pixels become its model's input; at another size where one is given."""
     kind = SILHOUETTES if config.data.pixels == "silhouettes" else Preprocessing()
-    return replace(kind, size=size or config.data.size)
+    settings = config.data
+    return replace(kind, size=size or settings.size, crop=settings.crop, fit=settings.fit)
 
 
 def build_state(config: RunConfig, num_classes: int, device: torch.device) -> TrainState:
@@ -254,12 +260,14 @@ def build_train_loader(
     """The training batches; one loader a stage where the size grows while training."""
     settings, batch = config.data, config.data.batch
     store = None if settings.store is None else data.PictureStore.open(settings.store)
+    wanted = preprocessing_of(config).read_size
     if store is not None and any(
-        have < want for have, want in zip(store.size, settings.size, strict=True)
+        have < want for have, want in zip(store.size, wanted, strict=True)
     ):
+        of_crop = "" if wanted == settings.size else f" / data.crop {settings.crop} = {wanted}"
+        fault = f"smaller than data.size {settings.size}{of_crop}; pack again"
         raise ConfigError(
-            f"data.store {settings.store}",
-            [f"holds pictures of {store.size}, smaller than data.size {settings.size}; pack again"],
+            f"data.store {settings.store}", [f"holds pictures of {store.size}, {fault}"]
         )
     ends = [stage.until for stage in settings.stages]
     processes = world_size() if batch.per_process else 1
@@ -277,6 +285,7 @@ def build_train_loader(
                     instances=batch.instances,
                     frames=data.FrameSampling(batch.choice, batch.frames, batch.most_frames),
                     camera_balanced=batch.camera_balanced,
+                    groups=batch.groups,
                     # The shift is given at the final size and shrinks with the picture.
                     augment=data.Augment(
                         **{

@@ -23,9 +23,17 @@ from reidkit.compose.building import (
 )
 from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.compose.inspection import usable_cores
+from reidkit.compose.projecting import check_projection, fit_to, in_words
 from reidkit.compose.ranks import main_alone, main_first, mark_launch, together
 from reidkit.compose.scoring import check_views, gait_distance_of, score
-from reidkit.config import ConfigError, RunConfig, differences, parse_config, parse_yaml
+from reidkit.config import (
+    ConfigError,
+    ProjectConfig,
+    RunConfig,
+    differences,
+    parse_config,
+    parse_yaml,
+)
 from reidkit.distributed import is_main, launched_here, share_buffers, world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
@@ -73,6 +81,7 @@ def _train(
         )
     state = build_state(config, num_classes, device)
     check_micro(config, state)
+    check_projection(config, state.model, labels)
     loader = build_train_loader(config, samples, labels, device)
     facts = {
         "train": [benchmark.name for benchmark in config.data.train],
@@ -100,7 +109,17 @@ def _train(
     )
     state.before_update = keeper.wait_for_copy
     run = Run(
-        config, state, build_schedule(config), loader, tests, out, log, keeper, console, facts
+        config,
+        state,
+        build_schedule(config),
+        loader,
+        tests,
+        out,
+        log,
+        keeper,
+        console,
+        facts,
+        samples,
     )
     run.introduce(len(samples))
     for line in changed:
@@ -165,11 +184,13 @@ class Run:
     keeper: engine.Checkpointer
     console: Console
     facts: dict[str, Any]
+    samples: Sequence[Sample]
     beside: dict[str, dict[str, Scores]] = field(default_factory=dict)  # untrained, baselines
     seconds: float = 0.0  # of training alone, evaluations left out
     update: engine.Update | None = None
     reserved: bool = False  # memory for a copy of the state
     advised: set[str] = field(default_factory=set)
+    projected: models.Projected | None = None
 
     def introduce(self, samples: int) -> None:
         """Say what is about to be trained, and on what."""
@@ -312,21 +333,9 @@ class Run:
 
         Every rank extracts a part, the first one scores.
         """
-        share_buffers(model)
-
-        def features(samples: Sequence[Sample]) -> Features:
-            return extract(
-                model,
-                samples,
-                batch_size=self.config.evaluate.batch_size,
-                workers=self.config.data.workers,
-                worker_kind=self.config.data.worker_kind,
-                frames=frames,
-                console=self.console,
-            )
-
-        query = features(test.query)
-        gallery = query if test.gallery == test.query else features(test.gallery)
+        query = self.features(model, test.query, frames)
+        same = test.gallery == test.query
+        gallery = query if same else self.features(model, test.gallery, frames)
         rules = self.config.evaluate
         scores = main_alone(
             lambda: score(
@@ -339,9 +348,12 @@ class Run:
             )
         )
         prefix = f"{test.name}/" if len(self.tests) > 1 else ""
+        kind = "evaluation" if frames is None else "single_frame"
+        if isinstance(model, models.Projected):  # no point of the unprojected model's curve
+            kind, model = "projected" if frames is None else kind, model.model
         self.log.write(
             {
-                "kind": "evaluation" if frames is None else "single_frame",
+                "kind": kind,
                 "epoch": self.state.epoch,
                 "iteration": self.state.iteration,
                 "weights": "raw" if model is self.state.model else "ema",
@@ -349,6 +361,21 @@ class Run:
             }
         )
         return scores, query, gallery
+
+    def features(
+        self, model: nn.Module, samples: Sequence[Sample], frames: data.FrameSampling | None = None
+    ) -> Features:
+        """Features of samples, of which every rank extracts a part."""
+        share_buffers(model)
+        return extract(
+            model,
+            samples,
+            batch_size=self.config.evaluate.batch_size,
+            workers=self.config.data.workers,
+            worker_kind=self.config.data.worker_kind,
+            frames=frames,
+            console=self.console,
+        )
 
     def finish(self) -> dict[str, Scores]:
         """Score the trained model, write what a run folder promises, and say it."""
@@ -358,19 +385,34 @@ class Run:
             engine.update_batch_norm(self.state.best_model, self.loader)
         # First without scores: should one of the test images be damaged, the model is safe.
         main_alone(lambda: self.save_model({}))
+        if self.config.project is not None:
+            self.project(self.config.project)
+        model = self.state.best_model if self.projected is None else self.projected
         found: dict[str, Scores] = {}
         pictures: list[tuple[Benchmark, Features, Features]] = []
         for test in self.tests:
             beside = self.beside.setdefault(test.name, {})
-            found[test.name], query, gallery = self.score(self.state.best_model, test)
+            if self.projected is not None:
+                beside["unprojected"], _, _ = self.score(self.state.best_model, test)
+            found[test.name], query, gallery = self.score(model, test)
             if self.config.evaluate.raw:
                 beside["raw weights"], _, _ = self.score(self.state.model, test)
             if self.config.evaluate.single_frame:
                 one = data.FrameSampling("evenly", 1)
-                beside["single frame"], _, _ = self.score(self.state.best_model, test, one)
+                beside["single frame"], _, _ = self.score(model, test, one)
             pictures.append((test, query, gallery))
         main_alone(lambda: self.tell(found, pictures))
         return found
+
+    def project(self, wanted: ProjectConfig) -> None:
+        """Fit a projection to the training samples' features, and save the model with it."""
+        model = self.state.best_model
+        assert isinstance(model, models.EmbeddingModel)
+        features = self.features(model, self.samples)
+        self.projected, facts = fit_to(model, features, **wanted.model_dump())
+        self.facts["projection"] = facts
+        self.console.say(in_words(facts))
+        main_alone(lambda: self.save_model({}))
 
     def tell(
         self,
@@ -407,8 +449,11 @@ class Run:
             "seconds": round(self.seconds, 1),
             "scores": {name: dict(values) for name, values in scores.items()},
         }
+        spec: Mapping[str, Any] = self.config.model
+        if self.projected is not None:
+            model, spec = self.projected, self.projected.spec(spec)
         num_classes = self.facts["identities"]
-        models.save_model(self.out, model, self.config.model, num_classes=num_classes, info=info)
+        models.save_model(self.out, model, spec, num_classes=num_classes, info=info)
 
     def write_scores(self, found: Mapping[str, Scores]) -> None:
         """Write `scores.json`: benchmark -> what was scored -> scores."""

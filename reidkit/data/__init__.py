@@ -22,6 +22,7 @@ from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.silhouettes.layout import FRAMES as STORED_PIXELS
 from reidkit.data.silhouettes.layout import HEADER as STORE_HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
+from reidkit.data.splits import Split
 from reidkit.data.staged import StagedLoader
 from reidkit.data.transforms import Augment, Normalise, RandomErasing
 from reidkit.data.video.reading import SUFFIXES as VIDEOS
@@ -45,6 +46,7 @@ __all__ = [
     "store_samples",
     "show",
     "VIDEOS",
+    "Split",
     "FrameDataset",
     "FrameSampling",
     "Item",

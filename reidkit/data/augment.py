@@ -8,6 +8,7 @@ from reidkit.data import changes
 from reidkit.data.auto import auto_augment
 from reidkit.data.draws import Draws, Stream
 from reidkit.data.erasing import RandomErasing, between
+from reidkit.data.framing import Window, frame_into, random_windows
 
 DEGREES = 10.0
 GROWTH = 0.05
@@ -18,7 +19,7 @@ COLOURS = ("jitter", "grayscale", "blur", "auto")
 
 class Augment:
     """Random changes of uint8 clips in place, drawn once for all frames of a clip, in this order:
-    auto, affine, flip and pad, jitter, grayscale, blur, erasing.
+    crop, auto, affine, flip and pad, jitter, grayscale, blur, erasing.
 
     Args:
         flip: probability of a horizontal flip, [0, 1].
@@ -34,6 +35,10 @@ class Augment:
             way, scaled by 0.95 to 1.05, moved by up to 5 % of height and width; black enters. For
             silhouettes, which are aligned.
         erasing: a `RandomErasing`, or the probability of the published one, [0, 1].
+        crop: smallest and largest part of the picture's area, in (0, 1], that a random window of it
+            has; it is resized to the picture's size. None takes the whole.
+        aspect: smallest and largest width / height of that window, as a factor of the picture's
+            own, above 0.
 
     Raises ValueError for values outside these ranges.
     """
@@ -48,6 +53,8 @@ class Augment:
         auto: float = 0.0,
         affine: float = 0.0,
         erasing: float | RandomErasing = 0.0,
+        crop: tuple[float, float] | None = None,
+        aspect: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
         chances = {"flip": flip, "grayscale": grayscale, "blur": blur, "auto": auto}
         chances |= {"affine": affine}
@@ -60,6 +67,10 @@ class Augment:
             raise ValueError(f"pad is {pad}, expected 0 or more pixels")
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter is {jitter}, expected in [0, 1)")
+        if crop is not None and not 0 < crop[0] <= crop[1] <= 1:
+            raise ValueError(f"crop is {crop}, expected two rising parts of the area in (0, 1]")
+        if not 0 < aspect[0] <= aspect[1] < float("inf"):
+            raise ValueError(f"aspect is {aspect}, expected two rising values above 0")
         self.flip = flip
         self.pad = pad
         self.jitter = jitter
@@ -68,10 +79,12 @@ class Augment:
         self.auto = auto
         self.affine = affine
         self.erasing = erasing if isinstance(erasing, RandomErasing) else RandomErasing(erasing)
+        self.crop = crop
+        self.aspect = aspect
 
     def check(self, size: tuple[int, int], channels: int) -> None:
         """Raise ValueError where the shift could push everything out of a picture of this size (H,
-        W), or where colours are to change and there are none."""
+        W), where colours are to change and there are none, or silhouettes are to be cropped."""
         if self.pad >= min(size):
             raise ValueError(f"pad is {self.pad}, expected less than the size {size}")
         for name in COLOURS if channels == 1 else ():
@@ -80,6 +93,11 @@ class Augment:
                     f"{name} is {getattr(self, name)}, expected 0 for silhouettes, which have no "
                     "colours; flip, pad, affine and erasing suit them"
                 )
+        if channels == 1 and self.crop is not None:
+            raise ValueError(
+                f"crop is {self.crop}, expected None for silhouettes, which are aligned; flip, "
+                "pad, affine and erasing suit them"
+            )
 
     def __call__(self, clip: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:
         """A changed copy of one clip (T, H, W, C) uint8."""
@@ -98,11 +116,21 @@ class Augment:
         height, width, channels = frames.shape[2:]
         self.check((height, width), channels)
         plan = self.plan((height, width), channels, draws)
+        windows = self.windows((height, width), draws)
         for row, clip in enumerate(frames):
+            if windows is not None:
+                _crop(clip, windows[row])
             plan.change(row, clip)
 
+    def windows(self, size: tuple[int, int], draws: Draws) -> list[Window] | None:
+        """The window of each clip of a batch in pictures of this size (H, W), None where they stay
+        whole: who reads the pictures takes it out of what was read."""
+        if self.crop is None:
+            return None
+        return random_windows(size, self.crop, self.aspect, draws)
+
     def plan(self, size: tuple[int, int], channels: int, draws: Draws) -> "Plan":
-        """What happens to each clip of a batch, of this size (H, W)."""
+        """What happens to each clip of a batch, of this size (H, W), once it was cropped."""
         return Plan(self, size, channels, draws)
 
 
@@ -169,6 +197,11 @@ def _some(draws: Draws, stream: Stream, chance: float, count: int) -> dict[int, 
         return {}
     numbers = draws.take(rows).uniform(stream, 1 + count)[:, 1:]  # the first decided that it does
     return dict(zip(rows, numbers.tolist(), strict=True))
+
+
+def _crop(clip: NDArray[np.uint8], window: Window) -> None:
+    for frame in clip:
+        frame_into(frame.copy(), frame, clip.shape[1:3], window=window)
 
 
 def _redraw(clip: NDArray[np.uint8], chances: list[float]) -> None:

@@ -40,7 +40,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that could be read of a benchmark, and all that was wrong with it."""
+    """All that could be read of a benchmark, and all that was wrong with it.
+
+    In a `closed_set` somebody wants the same identities in train and test.
+    """
 
     name: str
     train: tuple[Sample, ...]
@@ -48,6 +51,7 @@ class Reading:
     gallery: tuple[Sample, ...]
     protocol: EvalProtocol
     findings: tuple[Finding, ...] = field(default=())
+    closed_set: bool = False
 
 
 BENCHMARKS: Registry[Benchmark] = Registry("benchmark")

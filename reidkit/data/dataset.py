@@ -1,6 +1,6 @@
 """Samples and labels to uint8 batches: one dataset for images, tracklets and sequences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from reidkit.data.clips import Wanted, fill_clips
 from reidkit.data.draws import Draws, occurrences
-from reidkit.data.frames import FrameSampling, resize_into
+from reidkit.data.frames import FrameSampling, read_image, resize_into
+from reidkit.data.framing import Window, frame_into
 from reidkit.data.pictures.store import PictureStore
 from reidkit.data.transforms import Augment
-from reidkit.types import Batch, Sample, StoredFrames
+from reidkit.types import Batch, Fit, Preprocessing, Sample, StoredFrames
 
 
 class Item(NamedTuple):
@@ -53,9 +54,11 @@ class FrameDataset(Dataset[Item]):
         augment: random changes; None for evaluation.
         seed: of everything drawn.
         store: holds the pictures decoded; else they are read from their files.
+        crop, fit: how a picture fills its frame, as in `Preprocessing`. Where `augment` crops, its
+            window of the whole picture comes instead of the middle.
 
     Raises ValueError where samples and labels differ in number, a sample has no frames, a picture
-    is not in the store, or `augment` does not fit the size and the channels.
+    is not in the store, `augment` does not fit the size and the channels, or `fit` the store.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class FrameDataset(Dataset[Item]):
         augment: Augment | None = None,
         seed: int = 0,
         store: PictureStore | None = None,
+        crop: float = 1.0,
+        fit: Fit = "stretch",
     ) -> None:
         if len(samples) != len(labels):
             raise ValueError(
@@ -85,6 +90,14 @@ class FrameDataset(Dataset[Item]):
                 )
         if augment is not None:
             augment.check(size, channels)
+        if fit != "stretch" and store is not None:
+            raise ValueError(
+                f"fit {fit!r} needs the pictures as they are, but {store.folder} holds them "
+                "stretched; leave the store out"
+            )
+        # It knows which values go together; mean and std are not for here.
+        whole = Preprocessing(size, (0.0,) * channels, (1.0,) * channels, crop, fit)
+        self.read_size, self.fit = whole.read_size, fit
         self.samples = tuple(samples)
         self.labels = list(labels)
         self.size = size
@@ -149,17 +162,38 @@ class FrameDataset(Dataset[Item]):
         wanted: Sequence[Wanted],
         draws: Draws,
     ) -> None:
-        if self._packed is None:
+        plan = windows = None
+        if self.augment is not None:
+            plan = self.augment.plan(self.size, self.channels, draws)
+            windows = self.augment.windows(self.read_size, draws)
+        if windows is not None or self.read_size != self.size or self.fit != "stretch":
+            filled = self._frame(rows, wanted, clips, windows or [None] * len(rows))
+        elif self._packed is None:
             filled = self.fill(wanted, clips)
         else:
             filled = self._packed.fill(rows, wanted, clips)
-        plan = None
-        if self.augment is not None:
-            plan = self.augment.plan(self.size, self.channels, draws)
         # A clip is changed as soon as it was read, while it is still in the cache.
         for row, clip in enumerate(filled):
             if plan is not None:
                 plan.change(row, clip)
+
+    def _frame(
+        self,
+        rows: NDArray[np.int64],
+        wanted: Sequence[Wanted],
+        places: Sequence[NDArray[np.uint8]],
+        windows: Sequence[Window | None],
+    ) -> Iterator[NDArray[np.uint8]]:
+        """`fill` with parts of the pictures."""
+        for row, one, place, window in zip(rows.tolist(), wanted, places, windows, strict=True):
+            pictures: Iterable[NDArray[np.uint8]]
+            if self._packed is None:
+                pictures = read_each(*one)
+            else:
+                pictures = self._packed.pictures(row, one.chosen)
+            for picture, frame in zip(pictures, place, strict=True):
+                frame_into(picture, frame, self.read_size, fit=self.fit, window=window)
+            yield place
 
     def __getitem__(self, index: int) -> Item:
         """The item at `index`; an unreadable file is a ValueError that names it."""
@@ -175,9 +209,17 @@ class FrameDataset(Dataset[Item]):
     def fill(
         self, wanted: Sequence[Wanted], places: Sequence[NDArray[np.uint8]]
     ) -> Iterator[NDArray[np.uint8]]:
-        """Fill a contiguous place (T, H, W, C) for each, and give it at once; the method to
-        override, to read from somewhere else."""
+        """Fill a contiguous place (T, H, W, C) for each with whole pictures, and give it at once;
+        the method to override, to read from somewhere else."""
         return fill_clips(wanted, places)
+
+
+def read_each(sample: Sample, chosen: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures at these positions of a sample, as they are."""
+    if isinstance(sample.frames, StoredFrames):
+        raise ValueError(f"{sample.name} is a silhouette; crop and fit are for RGB pictures alone")
+    for position in chosen:
+        yield read_image(sample.frames[position])
 
 
 class PackedPictures:
@@ -204,14 +246,19 @@ class PackedPictures:
         places: Sequence[NDArray[np.uint8]],
     ) -> Iterator[NDArray[np.uint8]]:
         """Fill a contiguous place (T, H, W, 3) with the chosen frames of each sample."""
-        starts = self.starts[samples].tolist()
-        for start, (_, chosen), place in zip(starts, wanted, places, strict=True):
-            rows = self.rows[start + np.asarray(chosen, np.int64)]
+        for sample, (_, chosen), place in zip(samples.tolist(), wanted, places, strict=True):
             if self.store.size == place.shape[1:3]:
-                self.store.read_into(rows, place)
+                self.store.read_into(self._rows(sample, chosen), place)
             else:
-                pixels = np.empty((len(rows), *self.store.size, 3), np.uint8)
-                self.store.read_into(rows, pixels)
-                for picture, frame in zip(pixels, place, strict=True):
+                for picture, frame in zip(self.pictures(sample, chosen), place, strict=True):
                     resize_into(picture, frame)
             yield place
+
+    def pictures(self, sample: int, chosen: Sequence[int]) -> NDArray[np.uint8]:
+        """The chosen frames of the sample at this position, (T, H, W, 3) in the store's size."""
+        pixels = np.empty((len(chosen), *self.store.size, 3), np.uint8)
+        self.store.read_into(self._rows(sample, chosen), pixels)
+        return pixels
+
+    def _rows(self, sample: int, chosen: Sequence[int]) -> NDArray[np.int64]:
+        return self.rows[self.starts[sample] + np.asarray(chosen, np.int64)]

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     ERASING = 7
     NOISE = 8
     RECTANGLE = 1000  # one for each try from here on
+    CROP = 2000  # one for each try from here on
 
 
 class Draws(NamedTuple):

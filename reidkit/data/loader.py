@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from reidkit.data.dataset import FrameDataset, Item
 from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameChoice, FrameSampling
+from reidkit.data.hierarchical import HierarchicalBatches
 from reidkit.data.pictures.store import PictureStore
 from reidkit.data.samplers import EpochSampler, IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.threads import ThreadedBatches
@@ -144,6 +145,7 @@ def train_loader(
     store: PictureStore | None = None,
     sampling: Literal["identities", "random"] = "identities",
     camera_balanced: bool = False,
+    groups: int | None = None,
     workers: int = 0,
     worker_kind: WorkerKind = "processes",
     seed: int = 0,
@@ -155,8 +157,12 @@ def train_loader(
     sampling="random".
 
     `frames` as a number means that many at random of each tracklet. `store` holds the pictures
-    decoded. `identities` counts over all ranks, of which each gets its slice of every batch.
+    decoded. `identities` counts over all ranks, of which each gets its slice of every batch;
+    `groups` lets those of a batch come from so few groups, which are the samples' domains and
+    conditions. Raises ValueError for `groups` with samples at random.
     """
+    if groups is not None and sampling != "identities":
+        raise ValueError(f"groups is {groups}, expected None for samples at random")
     if isinstance(frames, int):
         frames = FrameSampling("random", frames)
     dataset = FrameDataset(
@@ -165,17 +171,33 @@ def train_loader(
         size=preprocessing.size,
         frames=frames,
         channels=preprocessing.channels,
+        crop=preprocessing.crop,
+        fit=preprocessing.fit,
         augment=augment,
         seed=seed,
         store=store,
     )
     sampler: EpochSampler
-    if sampling == "identities":
+    camids = [sample.camid for sample in samples]
+    if sampling == "identities" and groups is None:
         sampler = IdentityBatches(
             labels,
-            [sample.camid for sample in samples],
+            camids,
             identities=identities,
             instances=instances,
+            seed=seed,
+            camera_balanced=camera_balanced,
+            rank=rank,
+            world=world,
+        )
+    elif groups is not None:
+        sampler = HierarchicalBatches(
+            labels,
+            camids,
+            [f"{sample.domain}: {sample.condition}" for sample in samples],
+            identities=identities,
+            instances=instances,
+            groups=groups,
             seed=seed,
             camera_balanced=camera_balanced,
             rank=rank,
@@ -217,6 +239,8 @@ def eval_loader(
         size=preprocessing.size,
         frames=frames,
         channels=preprocessing.channels,
+        crop=preprocessing.crop,
+        fit=preprocessing.fit,
     )
     lengths = [frames.length(len(sample.frames)) for sample in samples]
     sampler = LengthBuckets(

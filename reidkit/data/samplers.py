@@ -115,13 +115,10 @@ class IdentityBatches(EpochSampler):
         return self._batches
 
     def draw(self, generator: np.random.Generator) -> list[list[int]]:
-        """All batches of an epoch: how many places for whom, which places, then which samples."""
-        sizes = [len(deck) / self.instances for deck in self._decks]
-        places = shares(sizes, self._batches, self.identities, generator)
-        plan = deal_plan(places, self._batches, self.identities, generator)
+        """All batches of an epoch: who is in which, then which samples."""
         hands: dict[int, Hand] = {}
         batches: list[list[int]] = []
-        for row in plan:
+        for row in self.plan(generator):
             batch: list[int] = []
             for identity in row:
                 if identity not in hands:
@@ -129,6 +126,13 @@ class IdentityBatches(EpochSampler):
                 batch += hands[identity].deal(self.instances)
             batches.append(batch)
         return batches
+
+    def plan(self, generator: np.random.Generator) -> list[list[int]]:
+        """For each batch of an epoch P different identities, as places among the sorted labels: how
+        many places for whom, then which."""
+        sizes = [len(deck) / self.instances for deck in self._decks]
+        places = shares(sizes, self._batches, self.identities, generator)
+        return deal_plan(places, self._batches, self.identities, generator)
 
 
 class RandomBatches(EpochSampler):

@@ -1,7 +1,9 @@
 """Losses, and the objective that adds them up."""
 
 from reidkit.losses.center import CenterLoss
+from reidkit.losses.components import catalogue
 from reidkit.losses.cross_entropy import CrossEntropyLoss
+from reidkit.losses.memory import Memory
 from reidkit.losses.metric_learning import MetricLearning
 from reidkit.losses.objective import Objective, Term, build_objective, objective_faults, source_of
 from reidkit.losses.pairs import PairLoss
@@ -14,6 +16,7 @@ __all__ = [
     "LOSSES",
     "CenterLoss",
     "CrossEntropyLoss",
+    "Memory",
     "MetricLearning",
     "Objective",
     "PairLoss",
@@ -22,6 +25,7 @@ __all__ = [
     "Term",
     "TripletLoss",
     "build_objective",
+    "catalogue",
     "objective_faults",
     "source_of",
 ]

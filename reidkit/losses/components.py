@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import nn
 
@@ -19,7 +20,9 @@ FAMILIES: Mapping[str, ModuleType] = {
     "embedding_regularizer": regularizers,
     "weight_regularizer": regularizers,
 }
+OFFERED = ("num_classes", "embedding_size", "descriptors_dim")  # by the run, where required
 UNSUITABLE: Mapping[str, str] = {
+    "BatchedDistance": "it hands its blocks to a function of its own and gives no distances back",
     "CrossBatchMemory": "set memory_size to compare with a memory of earlier batches",
     "DoNothingReducer": "a loss must come out as one number",
     "EmbeddingsAlreadyPackagedAsTriplets": "batches are identities x instances, not triplets",
@@ -29,6 +32,10 @@ UNSUITABLE: Mapping[str, str] = {
     "MultipleReducers": "it needs a reducer for each part of a loss; write it in Python",
     "SelfSupervisedLoss": "it learns without labels",
     "VICRegLoss": "it compares two views of an image and takes no labels",
+}
+# The library takes any word here, and an unknown one as "all".
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "type_of_triplets": ("all", "hard", "semihard", "easy"),
 }
 
 
@@ -53,6 +60,28 @@ def accepted_arguments(constructor: type) -> dict[str, inspect.Parameter]:
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """What `metric_learning` takes by name: kind -> class name -> the arguments of a config."""
+    # They are one family, and two arguments.
+    kinds = [kind for kind in FAMILIES if kind != "weight_regularizer"]
+    return {
+        f"metric_learning {kind.removeprefix('embedding_')}": {
+            name: _signature(getattr(FAMILIES[kind], name)) for name in known_names(kind)
+        }
+        for kind in kinds
+    }
+
+
+def _signature(constructor: type) -> str:
+    parts = []
+    for key, parameter in accepted_arguments(constructor).items():
+        if parameter.default is parameter.empty:
+            parts += [] if key in OFFERED else [key]
+        elif key != "collect_stats" and not callable(parameter.default):
+            parts.append(f"{key}={parameter.default!r}")
+    return ", ".join(parts)
 
 
 def component_faults(
@@ -90,7 +119,7 @@ def component_faults(
                 f"{', '.join(options)}.{nearest(key, options)}"
             )
         else:
-            faults += _value_faults(name, key, value, accepted[key].default)
+            faults += _value_faults(name, key, value, accepted[key].default, facts)
     return faults
 
 
@@ -98,7 +127,7 @@ def component(kind: str, name: str, args: Mapping[str, Any], facts: Mapping[str,
     """The component itself; ValueError when its own constructor refuses a value."""
     constructor = getattr(FAMILIES[kind], name)
     accepted = accepted_arguments(constructor)
-    given = {key: _value(key, value, accepted[key].default) for key, value in args.items()}
+    given = {key: _value(key, value, accepted[key].default, facts) for key, value in args.items()}
     for key, parameter in accepted.items():
         if parameter.default is parameter.empty and key in facts:
             given[key] = facts[key]
@@ -106,7 +135,7 @@ def component(kind: str, name: str, args: Mapping[str, Any], facts: Mapping[str,
         built: nn.Module = constructor(**given)
     except (AssertionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{kind} {name}: {error or 'its arguments do not fit together'}"
+            f"{kind} {name}: {str(error) or 'its arguments do not fit together'}"
         ) from error
     return built
 
@@ -115,13 +144,17 @@ def _unsuitable(name: str) -> str | None:
     return "it is a base class" if name.endswith("Mixin") else UNSUITABLE.get(name)
 
 
-def _value_faults(owner: str, key: str, value: Any, default: Any) -> list[str]:
+def _value_faults(
+    owner: str, key: str, value: Any, default: Any, facts: Mapping[str, Any]
+) -> list[str]:
     """The library's signatures have no types, so the default's type is what a value is held to."""
     if key in FAMILIES and isinstance(value, str | Mapping):
         name, args = _named(value)
         if not isinstance(name, str):
             return [f"{owner}: {key} needs a class name, as in {{name: LpDistance, p: 2}}"]
-        return [f"{owner}: {fault}" for fault in component_faults(key, name, args, {})]
+        return [f"{owner}: {fault}" for fault in component_faults(key, name, args, facts)]
+    if key in CHOICES and value not in CHOICES[key]:
+        return [f"{owner}: {key} = {value!r} must be one of: {', '.join(CHOICES[key])}"]
     if isinstance(default, bool):
         return (
             [] if isinstance(value, bool) else [f"{owner}: {key} = {value!r} must be true or false"]
@@ -131,10 +164,12 @@ def _value_faults(owner: str, key: str, value: Any, default: Any) -> list[str]:
     return []
 
 
-def _value(key: str, value: Any, default: Any) -> Any:
+def _value(key: str, value: Any, default: Any, facts: Mapping[str, Any]) -> Any:
     if key in FAMILIES and isinstance(value, str | Mapping):
         name, args = _named(value)
-        return component(key, name, args, {})
+        return component(key, name, args, facts)
+    if key == "weights" and isinstance(value, list | tuple):
+        return torch.tensor(value, dtype=torch.float32)  # one for each identity
     if isinstance(default, int | float) and not isinstance(default, bool):
         return _number(value)
     return value

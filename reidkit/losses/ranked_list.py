@@ -10,6 +10,8 @@ from reidkit.distances import squared_euclidean
 from reidkit.losses.pairs import PairLoss, Pairs, accepted_by_memory, full_precision, placed
 from reidkit.losses.registries import LOSSES
 
+_NEVER = 1e30  # so far below the others in the exponent that the weight is exactly 0
+
 
 @LOSSES.register("ranked_list")
 @accepted_by_memory
@@ -69,47 +71,39 @@ class RankedListLoss(PairLoss):
 
     def compare(self, queries: Tensor, gallery: Tensor, pairs: Pairs) -> Tensor:
         """The mean over queries of L_P + lambda L_N; a query without violating pairs gives 0."""
-        within = gallery is queries
-        queries, gallery = placed(queries, gallery, normalize=self.normalize)
-        with torch.no_grad():
-            value, slope = self._value_and_slope(queries, gallery, pairs)
-            if within and self.gradient == "pair":
-                slope = slope + slope.t()  # a pair's other end is a row of the same batch
-        if within or self.gradient == "query":
-            gallery = gallery.detach()
-        loss: Tensor = _Moved.apply(queries, gallery, value, slope)
+        loss: Tensor = _Ranked.apply(queries, gallery, pairs, self)
         return loss
 
-    def _value_and_slope(
+    def value_and_slope(
         self, queries: Tensor, gallery: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
-        """The loss (), and its derivative by each distance over that distance (B, M)."""
-        distance = squared_euclidean(queries, gallery).sqrt()
-        # Hinges rather than comparisons with d: a NaN embedding passes through a hinge and is seen
-        # in the loss.
-        too_far = (
-            (distance - (self.alpha - self.margin)).masked_fill(~pairs.positive, 0).clamp_min(0)
-        )
-        too_near = (self.alpha - distance).masked_fill(~pairs.negative, 0).clamp_min(0)
-        pulled, pushed = too_far > 0, too_near > 0  # P* and N*
+        """The loss (), and its derivative by each distance over that distance (B, M); of rows as
+        `placed` gives them, and without a graph."""
+        # Masks are numbers here: a product is many times faster than a choice by booleans, and
+        # where an embedding is NaN it stays NaN and is seen in the loss.
+        distance = squared_euclidean(queries, gallery).sqrt_()
+        too_far = (distance - (self.alpha - self.margin)).clamp_min_(0).mul_(pairs.positive)
+        too_near = (self.alpha - distance).clamp_min_(0).mul_(pairs.negative)
+        pulled, pushed = too_far.sign(), too_near.sign()  # 1 in P* and N*, else 0
         count = pulled.sum(1, keepdim=True)
-        logits = (self.temperature * too_near).masked_fill(~pushed, -torch.inf)
-        pull = pulled.to(distance) / count.clamp_min(1)  # 1 / |P*|
-        push = logits.softmax(1).masked_fill(~pushed, 0)  # w / sum of w, 0 where N* is empty
-        per_query = (pull * too_far).sum(1) + self.negative_weight * (push * too_near).sum(1)
-        share = self._share(count[:, 0], logits)
-        derivative = share[:, None] * (pull - self.negative_weight * push)
+        logits = (pushed - 1).mul_(_NEVER).add_(too_near, alpha=self.temperature)
+        push = logits.softmax(1).mul_(pushed)  # w / sum of w, 0 where N* is empty
+        share = self._share(count[:, 0], logits)[:, None]
+        pull = pulled.mul_(share / count.clamp_min(1))  # 1 / |P*|
+        push.mul_(self.negative_weight * share)
+        value = torch.dot(pull.view(-1), too_far.view(-1))
+        value += torch.dot(push.view(-1), too_near.view(-1))
         # Two equal points have no direction to part in: their slope is 0 and the gradient stays
         # finite.
-        slope = (derivative / distance).masked_fill(distance == 0, 0)
-        return (share * per_query).sum(), slope
+        inverse = distance.reciprocal_().nan_to_num_(nan=torch.nan, posinf=0)
+        return value, pull.sub_(push).mul_(inverse)
 
     def _share(self, count: Tensor, logits: Tensor) -> Tensor:
         """How much each query counts, (B,)."""
         if self.query_weighting == "uniform":
             return logits.new_full((len(logits),), 1 / len(logits))
-        mass = torch.logaddexp(count.to(logits).log(), logits.logsumexp(1))
-        return mass.softmax(0).nan_to_num(0)  # NaN only where no query has a violating pair
+        mass = torch.logaddexp(count.log(), logits.logsumexp(1))
+        return mass.softmax(0)
 
     def extra_repr(self) -> str:
         """The settings, for printing."""
@@ -118,17 +112,26 @@ class RankedListLoss(PairLoss):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in settings)
 
 
-class _Moved(torch.autograd.Function):
-    """`value` forward; backward the gradient of `sum_ij slope_ij / 2 * |x_i - g_j|^2`, slope held.
+class _Ranked(torch.autograd.Function):
+    """The loss forward; backward the gradient of `sum_ij slope_ij / 2 * |x_i - g_j|^2`, slope held.
 
     The weights of the negatives are constants in the paper, so a pair's gradient is its weight
     times a unit vector, and a whole batch takes one product: row sums times x, minus slope times g.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, gallery: Tensor, value: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(queries, gallery, slope)
-        return value.clone()
+    def forward(
+        ctx: Any, queries: Tensor, gallery: Tensor, pairs: Pairs, loss: RankedListLoss
+    ) -> Tensor:
+        within = gallery is queries
+        x, g = placed(queries, gallery, normalize=loss.normalize)
+        value, slope = loss.value_and_slope(x, g, pairs)
+        if within and loss.gradient == "pair":
+            slope = slope + slope.t()  # a pair's other end is a row of the same batch
+        ctx.gallery_moves = not within and loss.gradient == "pair"
+        ctx.normalize = loss.normalize
+        ctx.save_for_backward(queries, gallery, x, g, slope)
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -137,16 +140,28 @@ class _Moved(torch.autograd.Function):
                 "the ranked list loss has no second derivative, as its weights are constants; "
                 "call backward without create_graph"
             )
-        queries, gallery, slope = ctx.saved_tensors
-        with full_precision(queries):
-            slope = upstream * slope
-            at_queries = at_gallery = None
+        queries, gallery, x, g, slope = ctx.saved_tensors
+        at_queries = at_gallery = None
+        with full_precision(x):
+            slope = slope * -upstream
             if ctx.needs_input_grad[0]:
-                at_queries = torch.addmm(
-                    slope.sum(1, keepdim=True) * queries, slope, gallery, alpha=-1
-                )
-            if ctx.needs_input_grad[1]:
-                at_gallery = torch.addmm(
-                    slope.sum(0)[:, None] * gallery, slope.t(), queries, alpha=-1
-                )
+                at_queries = _apart(slope, x, g)
+            if ctx.needs_input_grad[1] and ctx.gallery_moves:
+                at_gallery = _apart(slope.t(), g, x)
+            if ctx.normalize:
+                _through_normalize(at_queries, queries)
+                _through_normalize(at_gallery, gallery)
         return at_queries, at_gallery, None, None
+
+
+def _apart(slope: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """sum_j slope_ij (g_j - x_i). slope (B, M), x (B, D), g (M, D) -> (B, D)."""
+    return (slope @ g).addcmul_(slope.sum(1, keepdim=True), x, value=-1)
+
+
+def _through_normalize(gradient: Tensor | None, rows: Tensor) -> None:
+    """Make the gradient by `F.normalize(rows)` that by the rows, in place; both (N, D)."""
+    if gradient is not None:
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12)
+        along = (gradient * rows).sum(1, keepdim=True) / length
+        gradient.addcmul_(along / length, rows, value=-1).div_(length)

@@ -129,7 +129,8 @@ def section_faults(
     args = arguments(spec)
     if registry is MODELS:
         # Each component is checked for itself, with its own path; here it only has to be there.
-        args |= {key: {} for key in COMPONENTS if args.get(key) is not None}
+        given = {key: args[key] for key in COMPONENTS if args.get(key) is not None}
+        args |= {key: part if isinstance(part, dict) else {} for key, part in given.items()}
     sentences = registry.faults(name, args, facts)
     if not sentences:
         values = registry.schema(name, facts)(**args)

@@ -3,9 +3,11 @@
 import socket
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 PATIENCE = 3.0  # seconds to find out that there is no network
@@ -57,3 +59,28 @@ def state_from_url(url: str, what: str) -> dict[str, Tensor]:
             f"no weights of {what}: {file} could not be fetched or read "
             f"({type(error).__name__}: {reason}); {remedy}"
         ) from error
+
+
+def state_from_file(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The state dict of a .safetensors file, or of one that torch.save wrote.
+
+    Where keys begin with `prefix`, it is those alone, without it. Raises WeightsUnavailable where
+    the file cannot be read or holds something else; code in it is not run.
+    """
+    path = Path(path)
+    try:
+        state: Any
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # an unpickler meets a broken file with almost any exception
+        reason = (str(error).splitlines() or [""])[0]
+        raise WeightsUnavailable(
+            f"weights {path} could not be read ({type(error).__name__}: {reason}); "
+            "expected a state dict as .safetensors, or saved with torch.save"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise WeightsUnavailable(f"weights {path} hold no state dict, name -> tensor")
+    inside = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+    return inside or state

@@ -99,6 +99,8 @@ def read_card(path: str | Path) -> ModelCard:
             (int(pixels["size"][0]), int(pixels["size"][1])),
             tuple(float(value) for value in pixels["mean"]),
             tuple(float(value) for value in pixels["std"]),
+            float(pixels.get("crop", 1.0)),  # cards from before have neither
+            pixels.get("fit", "stretch"),
         )
         return ModelCard(
             spec=dict(content["spec"]),
@@ -197,7 +199,8 @@ def card_file(path: Path) -> Path:
 
 
 def without_pretrained(spec: Spec) -> dict[str, Any]:
-    """The spec with `pretrained: false` wherever a component could download weights."""
+    """The spec with `pretrained: false` wherever a component could download weights, and no
+    `weights` where it would start from a file."""
     plain = dict(spec)
     if plain.get("name") in MODELS and "pretrained" in MODELS.parameters(plain["name"]):
         plain["pretrained"] = False
@@ -205,6 +208,9 @@ def without_pretrained(spec: Spec) -> dict[str, Any]:
         part = plain.get(key)
         if not isinstance(part, Mapping) or part.get("name") not in registry:
             continue  # build_model tells what is wrong with it
-        if "pretrained" in registry.parameters(part["name"]):
+        takes = registry.parameters(part["name"])
+        if "pretrained" in takes:
             plain[key] = {**part, "pretrained": False}
+        elif "weights" in takes:
+            plain[key] = {**part, "weights": None}
     return plain

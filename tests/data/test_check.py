@@ -2,6 +2,7 @@ import json
 import logging
 
 import pytest
+from PIL import Image
 
 from reidkit.data import BENCHMARKS, check_benchmark
 
@@ -154,8 +155,16 @@ def test_a_root_that_is_not_there_is_a_finding(tmp_path, name):
 def test_a_wrong_name_or_argument_raises(tmp_path):
     with pytest.raises(ValueError, match="unknown benchmark 'market'"):
         check_benchmark("market", tmp_path)
-    with pytest.raises(ValueError, match="unknown key 'folds'"):
-        check_benchmark("manifest", tmp_path, args={"folds": 2})
+    with pytest.raises(ValueError, match="unknown key 'fold_count'"):
+        check_benchmark("manifest", tmp_path, args={"fold_count": 2})
+
+
+def test_the_identities_of_a_closed_set_are_no_leak(tmp_path):
+    for person in ("ann", "bob"):
+        (tmp_path / person).mkdir()
+        for number in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / person / f"{number}.png")
+    assert check_benchmark("manifest", tmp_path, args={"by": "picture"}).ok
 
 
 def test_progress_ends_at_all_images(own):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from reidkit.data import erasing
 from reidkit.data.draws import Draws, Stream, mix, occurrences, uniform
 
 WORD = (1 << 64) - 1
@@ -115,9 +116,11 @@ def test_generators_are_even_over_items():
     assert all(240 < firsts.count(value) < 360 for value in range(10))
 
 
-def test_streams_leave_room_for_the_tries_of_a_rectangle():
+def test_streams_leave_room_for_the_tries_of_rectangles_and_crops():
     assert len(set(Stream)) == len(Stream.__members__)
-    assert max(Stream) == Stream.RECTANGLE
+    *_, before, rectangle, crop = sorted(Stream)
+    assert (rectangle, crop) == (Stream.RECTANGLE, Stream.CROP)
+    assert before < rectangle and rectangle + erasing.TRIES <= crop
 
 
 def test_occurrences_count_what_came_before():

@@ -1,4 +1,5 @@
 import gc
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -100,6 +101,20 @@ def test_evaluation_reads_at_most_sixteen_frames_unless_told(samples):
     assert batch.mask.sum(1).tolist() == [16, 3]
     (batch,) = eval_loader(long, preprocessing=SMALL, frames="every")
     assert batch.mask.sum(1).tolist() == [40, 3]
+
+
+def test_batches_without_crops_and_groups_are_those_of_before_there_were_any(samples):
+    tracklets = [Sample(one.frames * 3, one.pid, one.camid) for one in samples]
+    augment = Augment(0.5, 4, 0.2, erasing=0.5)
+    loader = training(tracklets, frames=2, augment=augment)
+    digest = hashlib.sha256()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for batch in loader.loader:
+            digest.update(batch.index.numpy().tobytes())
+            digest.update(batch.frames.permute(0, 1, 3, 4, 2).contiguous().numpy().tobytes())
+    # Pictures of the size of the batch, so that no resizing of this machine is in it.
+    assert digest.hexdigest().startswith("41c2fcab3f86161227e9e212af1bd6f8")
 
 
 def test_training_batches_are_p_times_k_on_the_device(samples):

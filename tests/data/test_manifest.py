@@ -218,7 +218,7 @@ def test_folders_for_the_splits_are_honoured(tmp_path, picture):
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5])
 def test_a_fraction_that_leaves_one_side_empty_is_refused(tmp_path, picture, fraction):
-    with pytest.raises(ValueError, match="train_fraction"):
+    with pytest.raises(ValueError, match="manifest: train_fraction is"):
         load_benchmark("manifest", tmp_path, train_fraction=fraction)
 
 
@@ -228,3 +228,126 @@ def test_a_folder_without_identities_and_one_of_market_are_refused(tmp_path, pic
         load_benchmark("manifest", tmp_path / "flat")
     with pytest.raises(ValueError, match="load it as 'market1501'"):
         load_benchmark("manifest", market)
+
+
+@pytest.fixture
+def animals(tmp_path, picture):
+    """A folder with five identities of three pictures each."""
+    for name in ["ant", "bee", "cat", "dog", "eel"]:
+        for number in range(3):
+            picture(f"own/{name}/{number}.png")
+    return tmp_path / "own"
+
+
+def names_of(samples):
+    return sorted({sample.frames[0].rsplit("/", 2)[1] for sample in samples})
+
+
+def test_classes_to_test_are_named_and_all_others_train(animals):
+    benchmark = load_benchmark("manifest", animals, test_classes=["dog", "ant"])
+    assert names_of(benchmark.query) == ["ant", "dog"]
+    assert names_of(benchmark.train) == ["bee", "cat", "eel"]
+    assert benchmark.query == benchmark.gallery and benchmark.protocol.exclude == "itself"
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_over_the_folds_each_identity_is_tested_once_under_the_same_number(animals, seed):
+    tested = []
+    for fold in range(3):
+        benchmark = load_benchmark("manifest", animals, fold=fold, folds=3, seed=seed)
+        assert not set(names_of(benchmark.train)) & set(names_of(benchmark.query))
+        tested += sorted({(sample.pid, names_of([sample])[0]) for sample in benchmark.query})
+    assert sorted(tested) == [(1, "ant"), (2, "bee"), (3, "cat"), (4, "dog"), (5, "eel")]
+
+
+def test_by_picture_each_identity_trains_and_is_tested(animals):
+    benchmark = load_benchmark("manifest", animals, by="picture", train_fraction=0.34)
+    assert names_of(benchmark.train) == names_of(benchmark.query) != []
+    assert (len(benchmark.train), len(benchmark.query)) == (5, 10)
+    assert not {s.frames for s in benchmark.train} & {s.frames for s in benchmark.query}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"test_classes": ["cow"]}, "manifest: test names no class 'cow'; there are: 'ant', 'bee'"),
+        ({"fold": 3, "folds": 3}, "manifest: fold is 3, expected 0 to 2"),
+        ({"fold": 0, "folds": 6}, "manifest: folds is 6, but there are 5 classes"),
+        ({"by": "person"}, "by = 'person'"),
+        ({"fold": 0, "test_classes": ["ant"]}, "manifest: test_classes and fold both say"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused_in_one_line(animals, arguments, words):
+    with pytest.raises(ValueError, match=words) as error:
+        load_benchmark("manifest", animals, "off", **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["path,pid", "path,pid,split"])
+def test_a_table_that_does_not_say_who_trains_is_split_by_its_identities(table, header):
+    tail = ",all" if header.endswith("split") else ""
+    lines = [f"{pid}{n}.png,{pid}{tail}" for n in range(2) for pid in ("ant", "bee", "cat", "dog")]
+    file = table(header, *lines)
+    benchmark = load_benchmark("manifest", file)
+    assert [sample.pid for sample in benchmark.train] == [1, 2, 1, 2]
+    assert [sample.pid for sample in benchmark.query] == [3, 4, 3, 4]
+    assert benchmark.query == benchmark.gallery and benchmark.protocol.exclude == "itself"
+    benchmark = load_benchmark("manifest", file, test_classes=["bee"])
+    assert {sample.pid for sample in benchmark.query} == {2}
+
+
+def test_a_table_without_splits_keeps_cameras_tracklets_and_the_unknown(table):
+    file = table(
+        "path,pid,camid,tracklet",
+        "a.png,1,0,t1",
+        "b.png,1,0,t1",
+        "c.png,1,1,t2",
+        "d.png,2,0,t3",
+        "e.png,2,1,t4",
+        "f.png,2,1,t4",
+        "g.png,-1,0,t5",
+    )
+    benchmark = load_benchmark("manifest", file)
+    assert [(s.pid, len(s.frames)) for s in benchmark.train] == [(1, 2), (1, 1), (-1, 1)]
+    assert [(s.pid, len(s.frames)) for s in benchmark.query] == [(2, 1), (2, 2)]
+    assert benchmark.protocol.exclude == "same_camera"
+
+
+def test_by_picture_a_tracklet_is_not_torn(table):
+    lines = [f"{pid}{n}.png,{pid},t{pid}{n // 3}" for pid in (1, 2) for n in range(12)]
+    file = table("path,pid,tracklet", *lines)
+    for seed in range(5):
+        benchmark = load_benchmark("manifest", file, by="picture", seed=seed)
+        for samples in (benchmark.train, benchmark.query):
+            assert [(s.pid, len(s.frames)) for s in samples] == [(1, 3)] * 2 + [(2, 3)] * 2
+
+
+def test_some_rows_without_a_split_are_refused(table):
+    file = table("path,pid,split", "a.png,1,all", "b.png,2,train", "c.png,3,all")
+    with pytest.raises(ValueError, match=r"split 'all' beside 'train' \(line 3\)"):
+        load_benchmark("manifest", file, "off")
+
+
+def test_a_misspelt_column_of_splits_is_no_table_without_splits(table):
+    file = table("path,pid,splits", "a.png,1,train", "b.png,2,test")
+    with pytest.raises(ValueError, match=r"no column 'split'.*Did you mean 'splits'\?"):
+        load_benchmark("manifest", file, "off")
+
+
+def test_faulty_lines_are_told_even_where_the_rest_cannot_be_split(table):
+    file = table("path,pid", "a.png,1", "b.png,")
+    with pytest.raises(ValueError, match=r"1 classes to split.*1 faulty lines.*line 3: no pid"):
+        load_benchmark("manifest", file)
+    with pytest.raises(ValueError, match="manifest: 1 classes to split"):
+        load_benchmark("manifest", table("path,pid", "a.png,1", "b.png,1"))
+
+
+@pytest.mark.parametrize("arguments", [{"fold": 0}, {"test_classes": ["1"]}, {"by": "picture"}])
+def test_data_that_says_who_trains_is_not_split_again(table, tmp_path, picture, arguments):
+    file = table("path,pid,split", "a.png,1,train", "b.png,2,test", "c.png,2,test")
+    with pytest.raises(ValueError, match="has a column 'split', which says who trains: leave out"):
+        load_benchmark("manifest", file, **arguments)
+    picture("tree/train/1/a.png")
+    picture("tree/test/2/a.png")
+    with pytest.raises(ValueError, match="has a folder 'train', which says who trains: leave out"):
+        load_benchmark("manifest", tmp_path / "tree", **arguments)

@@ -6,7 +6,7 @@ from pytorch_metric_learning import losses as pml
 from pytorch_metric_learning import miners
 from torch.testing import assert_close
 
-from reidkit.losses import LOSSES, MetricLearning
+from reidkit.losses import LOSSES, MetricLearning, catalogue, objective_faults
 from reidkit.losses.components import known_names
 from reidkit.losses.metric_learning import WITHOUT_MINER
 
@@ -113,6 +113,10 @@ def contrastive(**loss_args: object) -> dict[str, object]:
     return {"loss": "ContrastiveLoss", "loss_args": loss_args}
 
 
+def mined(miner: str, **miner_args: object) -> dict[str, object]:
+    return {"loss": "ContrastiveLoss", "miner": miner, "miner_args": miner_args}
+
+
 @pytest.mark.parametrize(
     "args, words",
     [
@@ -136,6 +140,20 @@ def contrastive(**loss_args: object) -> dict[str, object]:
         ({"loss": "InstanceLoss", "memory_size": 64}, "cannot use a memory"),
         ({"loss": "ContrastiveLoss", "memory_size": -1}, "memory_size must be 0 or more"),
         ({"loss": "ContrastiveLoss", "memory_size": 64}, "memory_size needs embedding_size"),
+        (contrastive(distance="BatchedDistance"), "gives no distances back"),
+        (contrastive(reducer="DoNothingReducer"), "must come out as one number"),
+        (contrastive(reducer="DivisorReducer"), "with reducer DivisorReducer cannot train"),
+        (contrastive(reducer="ThresholdReducer"), "At least one of low or high"),
+        (contrastive(reducer={"name": "ClassWeightedReducer"}), "needs 'weights'"),
+        (contrastive(weight_regularizer="LpRegularizer"), "unknown key 'weight_regularizer'"),
+        (contrastive(embedding_regularizer="Lp"), "unknown embedding_regularizer 'Lp'"),
+        (mined("TripletMarginMiner", type_of_triplets="hrad"), "must be one of: all, hard, semi"),
+        (mined("TripletMarginMiner", margn=1), "Did you mean 'margin'"),
+        (mined("TripletMarginMiner", margin="much"), "must be a number"),
+        (mined("MultiSimilarityMiner", distance="Cosine"), "unknown distance"),
+        (mined("DistanceWeightedMiner", distance="CosineSimilarity"), "to be LpDistance"),
+        (mined("BatchEasyHardMiner", pos_strategy="no"), "miner BatchEasyHardMiner"),
+        (mined("HDCMiner", filter_percentage=3), "with miner HDCMiner cannot train"),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_named_before_training(args, words):
@@ -147,3 +165,99 @@ def test_a_batch_larger_than_the_memory_is_named():
     loss = MetricLearning("ContrastiveLoss", memory_size=4, embedding_size=2)
     with pytest.raises(ValueError, match="batch of 6 does not fit memory_size 4"):
         loss(torch.randn(6, 2), torch.arange(6) // 2)
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [1.0, 2.0, 3.0]])
+def test_too_few_class_weights_are_named_when_the_identities_are_known(wrong):
+    loss_args = {"reducer": {"name": "ClassWeightedReducer", "weights": wrong}}
+    with pytest.raises(ValueError, match="reducer ClassWeightedReducer cannot train"):
+        MetricLearning("ContrastiveLoss", loss_args=loss_args, num_classes=4)
+
+
+# What components need that only a person can say.
+COMPONENTS = {
+    "ClassWeightedReducer": {"weights": [1.0, 2.0, 1.0, 2.0]},
+    "SparseCentersRegularizer": {"centers_per_class": 10},
+    "ThresholdReducer": {"low": 0.1},
+}
+# How many losses at least take it.
+FITTING = {
+    ("embedding_regularizer", "SparseCentersRegularizer"): 0,
+    ("weight_regularizer", "SparseCentersRegularizer"): 1,
+    ("reducer", "DivisorReducer"): 7,
+}
+KINDS = ("distance", "reducer", "embedding_regularizer", "weight_regularizer")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, name", [(kind, name) for kind in KINDS for name in known_names(kind)]
+)
+def test_a_component_trains_with_a_loss_or_is_refused_before_the_training(kind, name):
+    took = []
+    for loss in known_names("loss"):
+        given = {kind: {"name": name, **COMPONENTS.get(name, {})}}
+        args = {"loss": loss, "loss_args": {**NEEDED.get(loss, {}), **given}}
+        if faults := objective_faults([{"name": "metric_learning", **args}]):
+            assert len(faults) == 1
+            assert faults[0].startswith("losses.0: ")
+            assert "\n" not in faults[0]
+            continue
+        built = LOSSES.build("metric_learning", args, num_classes=4, embedding_size=8)
+        source = torch.Generator().manual_seed(0)
+        for _ in range(2):
+            rows = torch.randn(16, 8, generator=source).requires_grad_()
+            value = built(rows, torch.arange(16) // 4)
+            value.backward()
+            assert value.isfinite()
+            assert rows.grad.isfinite().all()
+        took.append(loss)
+    assert len(took) >= FITTING.get((kind, name), 9)
+
+
+def test_regularizers_add_to_the_loss(clustered):
+    rows, labels = clustered(4, 3, 8)
+    rows = rows.float()
+    plain = MetricLearning("ContrastiveLoss")(rows, labels)
+    loss_args = {"embedding_regularizer": "LpRegularizer", "embedding_reg_weight": 0.5}
+    value = MetricLearning("ContrastiveLoss", loss_args=loss_args)(rows, labels)
+    assert_close(value, plain + 0.5 * rows.norm(dim=1).mean())
+
+
+def test_what_a_loss_counts_is_in_its_state_and_not_in_the_graph(clustered):
+    rows, labels = clustered(4, 3, 8)
+    rows = rows.float()
+    running = MetricLearning("DynamicSoftMarginLoss")
+    for _ in range(2):  # the library's own holds on to the first graph and fails here
+        running((rows + torch.randn_like(rows)).requires_grad_(), labels).backward()
+    resumed = MetricLearning("DynamicSoftMarginLoss")
+    resumed.load_state_dict(running.state_dict())
+    assert resumed.loss.hist_.sum() > 0
+    assert_close(resumed(rows, labels), running(rows, labels), atol=0, rtol=0)
+
+
+def test_building_draws_nothing_of_the_run():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    MetricLearning("ContrastiveLoss", "DistanceWeightedMiner", memory_size=20, embedding_size=4)
+    assert_close(torch.rand(2), expected, atol=0, rtol=0)
+
+
+def test_a_new_loss_has_counted_and_remembered_nothing():
+    loss = MetricLearning("ContrastiveLoss", memory_size=20, embedding_size=4)
+    assert (loss.loss.queue_idx, loss.loss.has_been_filled) == (0, False)
+    assert loss.loss.embedding_memory.abs().max() == 0
+    assert MetricLearning("DynamicSoftMarginLoss").loss.hist_.sum() == 0
+
+
+def test_the_catalogue_tells_what_a_config_may_name():
+    told = catalogue()
+    assert list(told) == [
+        f"metric_learning {kind}"
+        for kind in ("loss", "miner", "distance", "reducer", "regularizer")
+    ]
+    assert list(told["metric_learning loss"]) == known_names("loss")
+    assert told["metric_learning loss"]["RankedListLoss"].startswith("margin, Tn, imbalance=0.5")
+    assert "num_classes" not in told["metric_learning loss"]["ProxyAnchorLoss"]
+    assert told["metric_learning miner"]["MultiSimilarityMiner"] == "epsilon=0.1, distance=None"

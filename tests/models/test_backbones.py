@@ -14,6 +14,7 @@ from reidkit.models.temporal import SetPooling
 SMALL = {
     "resnet": {"depth": 18, "width": 0.125, "pretrained": False},
     "osnet": {"width": 0.25},
+    "bn_inception": {"width": 0.125},
     "timm": {"architecture": "resnet10t", "pretrained": False},
 }
 VARIANTS = [

@@ -68,7 +68,7 @@ def test_a_right_spec_has_no_faults_and_is_left_as_it_was():
         ({"backbone": {"name": "timm"}}, "model.backbone: needs 'architecture'"),
         ({"backbone": {"name": "timm", "architecture": "resnet18e"}}, "Nearest: resnet18"),
         ({"backbone": "resnet"}, "model.backbone: expected {name: ..., ...}, got 'resnet'"),
-        ({"backbone": {"depth": 18}}, "model.backbone: needs 'name', one of: osnet"),
+        ({"backbone": {"depth": 18}}, "model.backbone: needs 'name', one of: bn_inception, osnet"),
         ({"backbone": None}, "model: backbone = None"),
         ({"spatial": {"name": "parts", "count": 0}}, "model.spatial: count 0"),
         ({"spatial": {"name": "gem", "p": "three"}}, "model.spatial: p = 'three'"),
@@ -76,7 +76,11 @@ def test_a_right_spec_has_no_faults_and_is_left_as_it_was():
         ({"reduction": {"name": "linear"}}, "model.reduction: needs 'dim'"),
         ({"flip_tset": True}, "model: unknown key 'flip_tset'"),
         ({"flip_test": "maybe"}, "model: flip_test = 'maybe'"),
-        ({"name": "read"}, "known: gait_resnet, gaitset, reid. Did you mean 'reid'?"),
+        (
+            {"name": "read"},
+            "model: unknown model 'read'; known: gait_resnet, gaitset, multi_level,",
+        ),
+        ({"name": "read"}, "Did you mean 'reid'?"),
     ],
 )
 def test_a_fault_is_told_with_its_key_path(change, words):

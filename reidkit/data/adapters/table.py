@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from reidkit.data.splits import Split
 from reidkit.registry import nearest
 from reidkit.types import Sample
 
-REQUIRED = ("path", "pid", "split")
-OPTIONAL = ("camid", "tracklet", "frame", "view", "condition", "domain")
+REQUIRED = ("path", "pid")
+OPTIONAL = ("split", "camid", "tracklet", "frame", "view", "condition", "domain")
 SPLITS = ("train", "query", "gallery", "test")
+ALL = "all"  # of a row without a split of its own
 INTEGER = re.compile(r"-?\d+")
 
 
@@ -41,12 +43,17 @@ def read_rows(path: Path) -> tuple[list[Row], frozenset[str], list[Fault]]:
             f"{path} is no CSV file in UTF-8: {error}. Save it again as one"
         ) from error
     missing = [name for name in REQUIRED if name not in columns]
+    # A split may be absent, but not for a slip of the pen.
+    if "split" not in columns and nearest("split", sorted(set(columns) - {*REQUIRED, *OPTIONAL})):
+        missing.append("split")
     if missing:
         hints = "".join(nearest(name, sorted(columns)) for name in missing)
         raise ValueError(
             f"{path} has no column {', '.join(map(repr, missing))}; it has: "
             f"{', '.join(columns) or 'none'}.{hints} A manifest needs the columns path,pid,split"
         )
+    if "split" not in columns:
+        rows = [Row(row.line, {**row.text, "split": ALL}) for row in rows]
     return rows, frozenset(columns), faults
 
 
@@ -104,8 +111,8 @@ def row_faults(
             what = "no pid"
         elif INTEGER.fullmatch(text["pid"]) and int(text["pid"]) < -1:
             what = f"pid {text['pid']}, expected -1 (unknown), 0 or more, or a name"
-        elif text["split"] not in SPLITS:
-            what = f"split {text['split']!r}, expected one of {', '.join(SPLITS)}"
+        elif text["split"] not in (*SPLITS, ALL):
+            what = f"split {text['split']!r}, expected one of {', '.join((*SPLITS, ALL))}"
         elif cameras and not text["camid"]:
             what = "no camid, while other lines have one"
         elif text.get("frame") and not INTEGER.fullmatch(text["frame"]):
@@ -132,6 +139,37 @@ def numbers(names: Iterable[str], start: int) -> dict[str, int]:
     return {"-1": -1} | {name: number for number, name in enumerate(known, start)}
 
 
+def sample_of(row: Row) -> tuple[str, str, str]:
+    """What rows of one sample share within a split: the domain, and the tracklet or the line."""
+    text = row.text
+    mark = ("tracklet", text["tracklet"]) if text.get("tracklet") else ("line", str(row.line))
+    return text.get("domain", ""), *mark
+
+
+def deal_rows(rows: list[Row], split: Split) -> list[Row]:
+    """Rows of split `all` in `train` and `test`, as `split` deals their classes or samples.
+
+    Rows of one tracklet stay together, and those of an unknown identity (pid -1) train. Raises
+    ValueError where some rows have a split of their own, or where `split` cannot be followed.
+    """
+    own = next((row for row in rows if row.text["split"] != ALL), None)
+    if own is not None:
+        raise ValueError(
+            f"split 'all' beside {own.text['split']!r} (line {own.line}); give every row a split, "
+            "or none"
+        )
+    samples: dict[str, dict[tuple[str, str, str], None]] = {}
+    for row in rows:
+        if row.text["pid"] != "-1":
+            samples.setdefault(row.text["pid"], {})[sample_of(row)] = None
+    _, tested = split.deal({pid: list(found) for pid, found in samples.items()})
+    tests = {(pid, sample) for pid, found in tested.items() for sample in found}
+    sides = ["test" if (row.text["pid"], sample_of(row)) in tests else "train" for row in rows]
+    return [
+        Row(row.line, {**row.text, "split": side}) for row, side in zip(rows, sides, strict=True)
+    ]
+
+
 def group(
     rows: list[Row], folder: Path, domain: str
 ) -> tuple[dict[str, tuple[Sample, ...]], list[Fault]]:
@@ -146,9 +184,7 @@ def group(
     cameras = numbers((row.text.get("camid") or "0" for row in rows), start=0)
     tracklets: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        text = row.text
-        mark = ("tracklet", text["tracklet"]) if text.get("tracklet") else ("line", str(row.line))
-        tracklets.setdefault((text["split"], text.get("domain", ""), *mark), []).append(row)
+        tracklets.setdefault((row.text["split"], *sample_of(row)), []).append(row)
     splits: dict[str, list[Sample]] = {}
     faults: list[Fault] = []
     for (split, named, _, _), members in tracklets.items():

@@ -118,16 +118,16 @@ def _variable(data: bytes, key: str) -> NDArray[Any] | None:
     """The numbers of one variable of a MATLAB file; ValueError where it is damaged."""
     if data[_HEADER - 4 : _HEADER] != b"\x00\x01IM":
         raise ValueError("it does not begin as one")
-    for kind, content in _elements(data[_HEADER:]):
+    for kind, content in elements(data[_HEADER:]):
         if kind == _COMPRESSED:
             inflate = zlib.decompressobj()
             content = inflate.decompress(content, _LARGEST)
             if not inflate.eof:
                 raise ValueError("a compressed part is cut short or too large")
-            kind, content = next(_elements(content), (0, b""))
+            kind, content = next(elements(content), (0, b""))
         if kind != _MATRIX:
             continue
-        parts = list(islice(_elements(content), 4))
+        parts = list(islice(elements(content), 4))
         if len(parts) < 3 or parts[2][1] != key.encode():
             continue
         flags, shape = (np.frombuffer(part, "<i4") for _, part in parts[:2])
@@ -141,7 +141,7 @@ def _variable(data: bytes, key: str) -> NDArray[Any] | None:
     return None
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The elements (type, content) of a stretch of a MATLAB file, one after the other."""
     place = 0
     while place < len(data):

@@ -34,6 +34,8 @@ class OSNet(nn.Module):
         pretrained: only False; neither torchvision nor timm offers ImageNet weights.
     """
 
+    level_count = 3
+
     def __init__(
         self,
         width: float = 1.0,
@@ -55,6 +57,7 @@ class OSNet(nn.Module):
         self.pool3 = transition(stages[1])
         self.conv4 = omni_scale_stage(stages[1], stages[2], layout[2])
         self.conv5 = pointwise(stages[2], stages[2])
+        self.level_channels = tuple(stages)
         self.out_channels = stages[2]
         initialise(self)
 
@@ -72,10 +75,14 @@ class OSNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, C, H / 16, W / 16)."""
+        return self.levels(x)[-1]
+
+    def levels(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) -> the maps that conv2 and conv3 hand on, and that of conv5."""
         x = self.maxpool(self.conv1(x))  # (N, 64, H / 4, W / 4)
-        x = self.pool2(self.conv2(x))  # (N, 256, H / 8, W / 8)
-        x = self.pool3(self.conv3(x))  # (N, 384, H / 16, W / 16)
-        return self.conv5(self.conv4(x))  # (N, 512, H / 16, W / 16)
+        low = self.pool2(self.conv2(x))  # (N, 256, H / 8, W / 8)
+        middle = self.pool3(self.conv3(low))  # (N, 384, H / 16, W / 16)
+        return low, middle, self.conv5(self.conv4(middle))  # (N, 512, H / 16, W / 16)
 
 
 class OmniScaleBlock(nn.Module):

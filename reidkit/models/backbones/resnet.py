@@ -44,6 +44,7 @@ class ResNet(nn.Module):
         pretrained: ImageNet weights; raises WeightsUnavailable where they cannot be had.
     """
 
+    level_count = 3
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -68,13 +69,15 @@ class ResNet(nn.Module):
         self.bn1: nn.Module = norm
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = stem
+        channels, ends = stem, []
         for stage, (count, stride) in enumerate(
             zip(LAYERS[depth], (1, 2, 2, last_stride), strict=True)
         ):
             layer = residual_stage(block, channels, planes[stage], count, stride, stage, ibn)
             setattr(self, f"layer{stage + 1}", layer)
             channels = planes[stage] * block.expansion
+            ends.append(channels)
+        self.level_channels = tuple(ends[1:])
         self.out_channels = channels
         if pretrained:
             self._load_imagenet(depth, ibn)
@@ -101,11 +104,15 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, C, H / 16, W / 16), or H / 32 with last_stride 2."""
+        return self.levels(x)[-1]
+
+    def levels(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) -> the maps of layers 2, 3 and 4, with `level_channels`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)
         x = self.layer1(x)
-        x = self.layer2(x)  # H / 8
-        x = self.layer3(x)  # H / 16
-        return self.layer4(x)
+        low = self.layer2(x)  # H / 8
+        middle = self.layer3(low)  # H / 16
+        return low, middle, self.layer4(middle)
 
     def _load_imagenet(self, depth: int, ibn: Ibn | None) -> None:
         url = PLAIN_WEIGHTS[depth] if ibn is None else IBN_RELEASE + IBN_WEIGHTS[depth, ibn]

@@ -1,0 +1,89 @@
+"""What a finished training scored and what it cost, from its run folder."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reidkit.compose.sweep.runs import Run
+from reidkit.data import BASELINES
+
+YARDSTICKS = (*BASELINES, "untrained")  # rows of scores.json that no training has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a training took.
+
+    `seconds` of training alone; `steps` of the optimiser; `images` that the model was shown, each
+    as often as it was; `weights` that were trained of the model, None where nobody said.
+    """
+
+    seconds: float
+    steps: int
+    images: int
+    weights: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Scores by name as fractions, of the trained model and of each yardstick; and the cost.
+
+    A score of the first test benchmark has its own name, of another one BENCHMARK/name.
+    """
+
+    scores: Mapping[str, float]
+    yardsticks: Mapping[str, Mapping[str, float]]
+    spent: Spent
+
+
+def read_result(run: Run) -> Result:
+    """The result of a finished run."""
+    report = json.loads((run.folder / "scores.json").read_text())
+    rows: dict[str, dict[str, float]] = {}
+    for position, benchmark in enumerate(run.trained_benchmarks()):
+        prefix = f"{benchmark}/" if position else ""
+        for row, scores in report[benchmark].items():
+            named = {prefix + name: value for name, value in scores["scores"].items()}
+            rows.setdefault(row, {}).update(named)
+    yardsticks = {name: scores for name, scores in rows.items() if name in YARDSTICKS}
+    return Result(rows["trained"], yardsticks, _spent(run))
+
+
+def _spent(run: Run) -> Spent:
+    card = json.loads((run.folder / "model.json").read_text())
+    batches = _batches(run.folder / "log.jsonl")
+    settings = run.config
+    batch = settings.data.batch
+    an_epoch = -(-batches // settings.optim.epochs)
+    frames: float = batch.frames
+    if batch.most_frames is not None:  # drawn evenly between the two
+        frames = (batch.frames + batch.most_frames) / 2
+    return Spent(
+        seconds=float(card["info"]["seconds"]),
+        steps=settings.optim.epochs * -(-an_epoch // settings.optim.accumulate),
+        images=round(batches * batch.identities * batch.instances * frames),
+        weights=_weights(run.console),
+    )
+
+
+def _batches(log: Path) -> int:
+    """How many batches were trained on, by the last record that tells."""
+    found = 0
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except ValueError:  # cut off by a kill; the resumed run wrote on
+            continue
+        if record.get("kind") == "train":
+            found = max(found, int(record["iteration"]))
+    return found
+
+
+def _weights(console: Path) -> int | None:
+    """The number of weights that a training says it trains."""
+    told = console.read_text(errors="replace") if console.is_file() else ""
+    found = re.findall(r"([\d,]+) weights to train", told)
+    return int(found[-1].replace(",", "")) if found else None

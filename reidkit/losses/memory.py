@@ -1,0 +1,84 @@
+"""A memory of earlier batches for the losses over pairs."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from reidkit.losses.pairs import PairLoss, check_shapes, full_precision, pairs_of, widen
+from reidkit.losses.registries import LOSSES
+
+EMPTY = -1  # label of a place in the memory that nothing has come to yet
+
+
+@LOSSES.register("memory")
+class Memory(nn.Module):
+    """A loss over pairs whose gallery is the batch and the rows of earlier batches.
+
+    Wang, Zhang, Huang, Scott: Cross-Batch Memory for Embedding Learning, CVPR 2020,
+    arXiv:1912.06798. The gallery is held fixed, the batch's own rows in it, too: only the queries
+    move. Nobody is compared with himself. The newest `size` rows stay, as the model gave them; they
+    are in the checkpoint, and the same on all processes. In evaluation nothing is remembered.
+
+    Args:
+        loss: a loss over pairs, {name: ranked_list, margin: 0.4} in a config, or an object; None
+            for the ranked list loss as it is.
+        size: rows of earlier batches, M >= 1.
+        embedding_size: D of the embeddings.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = PairLoss.reads
+    vectors: Tensor  # (M, D), the newest first
+    labels: Tensor  # (M,)
+
+    def __init__(
+        self,
+        loss: dict[str, Any] | PairLoss | None = None,
+        size: int = 1024,
+        *,
+        embedding_size: int,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be 1 or more rows, got {size}")
+        chosen = {"name": "ranked_list"} if loss is None else loss
+        self.loss = chosen if isinstance(chosen, PairLoss) else _pair_loss(chosen)
+        self.register_buffer("vectors", torch.zeros(size, embedding_size))
+        self.register_buffer("labels", torch.full((size,), EMPTY))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """embeddings (B, D), labels (B,) >= 0 -> (), in float32 or float64."""
+        check_shapes("embeddings", embeddings, "labels", labels)
+        with full_precision(embeddings):
+            queries = widen(embeddings)
+            gallery = torch.cat([queries.detach(), self.vectors.to(queries)])  # (B + M, D)
+            others = torch.cat([labels, self.labels.to(labels)])
+            pairs = pairs_of(labels, others, None)._replace(mined=True)
+            pairs.positive.fill_diagonal_(False)  # a query is in the gallery, too
+            pairs.negative.logical_and_(others != EMPTY)
+            value = self.loss.compare(queries, gallery, pairs)
+        if self.training:
+            self.vectors.copy_(gallery[: len(self.vectors)])
+            self.labels.copy_(others[: len(self.labels)])
+        return value
+
+    def extra_repr(self) -> str:
+        """The size, for printing."""
+        return f"size={len(self.vectors)}"
+
+
+def _pair_loss(spec: dict[str, Any]) -> PairLoss:
+    name = spec.get("name")
+    fitting = [known for known in LOSSES if _over_pairs(known)]
+    if not isinstance(name, str) or (name in LOSSES and not _over_pairs(name)):
+        raise ValueError(
+            f"loss needs the name of a loss over pairs, one of: {', '.join(fitting)}; got {name!r}"
+        )
+    built = LOSSES.build(name, {key: value for key, value in spec.items() if key != "name"})
+    assert isinstance(built, PairLoss)
+    return built
+
+
+def _over_pairs(name: str) -> bool:
+    constructor = LOSSES[name]
+    return isinstance(constructor, type) and issubclass(constructor, PairLoss)
