@@ -1,11 +1,18 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
 from reidkit import compose
+from reidkit.compose import sweep
 from reidkit.config import ConfigError, load_config
 
-CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/**/*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in Path(__file__).parent.parent.glob("configs/**/*.yaml")
+    if path.parent.name != "sweeps"
+)
+VARIANTS = sorted(Path(__file__).parent.parent.glob("configs/sweeps/*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -16,6 +23,17 @@ def test_every_config_in_the_repository_is_valid(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_config_says_the_command_that_runs_it(path):
     assert f"# reidkit train configs/{path.parent.name}/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_every_file_of_variants_says_its_command_and_all_of_them_can_be_trained(path):
+    root = path.parent.parent.parent
+    (command,) = [line for line in path.read_text().splitlines() if "# reidkit sweep" in line]
+    words = shlex.split(command, comments=False)[1:]
+    config, grid = words[2], words[words.index("--grid") + 1]
+    assert root / grid == path
+    points = sweep.make_points({}, sweep.read_variants(path))
+    assert len(sweep.configure(root / config, points)) == len(points)
 
 
 def test_faults_of_all_components_are_reported_together():

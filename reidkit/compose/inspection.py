@@ -32,7 +32,8 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
         engine.SCHEDULES,
     ]
     by_kind = {registry.kind: registry for registry in registries}
-    known = [*by_kind, "protocol"]
+    beside = losses.catalogue()
+    known = [*by_kind, *beside, "protocol"]
     if kind is not None and kind not in known:
         raise UnknownName.among("kind", kind, known)
     found = {
@@ -40,6 +41,7 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
         for title, registry in by_kind.items()
         if kind in (None, title)
     }
+    found |= {title: names for title, names in beside.items() if kind in (None, title)}
     if kind in (None, "protocol"):
         texts = {name: evaluation.describe(name) for name in evaluation.PROTOCOLS}
         found["protocol"] = {name: text.removeprefix(f"{name}: ") for name, text in texts.items()}

@@ -194,11 +194,10 @@ class Run:
 
     def introduce(self, samples: int) -> None:
         """Say what is about to be trained, and on what."""
-        weights = sum(p.numel() for p in self.state.model.parameters() if p.requires_grad)
         processes = f" in {world_size()} processes" if world_size() > 1 else ""
         self.console.say(
-            f"{samples} samples of {self.facts['identities']} identities; {weights:,} weights to "
-            f"train; {self.config.optim.epochs} epochs of {len(self.loader)} batches on "
+            f"{samples} samples of {self.facts['identities']} identities; {self.weights:,} weights "
+            f"to train; {self.config.optim.epochs} epochs of {len(self.loader)} batches on "
             f"{self.state.device}{processes}; run folder {self.out}"
         )
         if self.config.data.batch.micro and engine.live_batch_norm(self.state.model):
@@ -206,6 +205,12 @@ class Run:
                 "batch.micro: each micro-batch has batch-norm statistics of its own, so this is "
                 "not exactly the whole batch; with group or layer norms it is"
             )
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the model and the losses learn."""
+        learned = (*self.state.model.parameters(), *self.state.task.objective.parameters())
+        return sum(parameter.numel() for parameter in learned if parameter.requires_grad)
 
     def save(self, *, wait: bool = False) -> None:
         """Write everything that a resumed run needs, in the background unless `wait`; on all ranks
@@ -447,6 +452,7 @@ class Run:
         info = {
             **self.facts,
             "seconds": round(self.seconds, 1),
+            "weights": self.weights,
             "scores": {name: dict(values) for name, values in scores.items()},
         }
         spec: Mapping[str, Any] = self.config.model

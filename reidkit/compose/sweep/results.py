@@ -1,7 +1,6 @@
 """What a finished training scored and what it cost, from its run folder."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ class Spent:
     """What a training took.
 
     `seconds` of training alone; `steps` of the optimiser; `images` that the model was shown, each
-    as often as it was; `weights` that were trained of the model, None where nobody said.
+    as often as it was; `weights` that were learned, those of the losses among them.
     """
 
     seconds: float
     steps: int
     images: int
-    weights: int | None
+    weights: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def _spent(run: Run) -> Spent:
         seconds=float(card["info"]["seconds"]),
         steps=settings.optim.epochs * -(-an_epoch // settings.optim.accumulate),
         images=round(batches * batch.identities * batch.instances * frames),
-        weights=_weights(run.console),
+        weights=int(card["info"]["weights"]),
     )
 
 
@@ -80,10 +79,3 @@ def _batches(log: Path) -> int:
         if record.get("kind") == "train":
             found = max(found, int(record["iteration"]))
     return found
-
-
-def _weights(console: Path) -> int | None:
-    """The number of weights that a training says it trains."""
-    told = console.read_text(errors="replace") if console.is_file() else ""
-    found = re.findall(r"([\d,]+) weights to train", told)
-    return int(found[-1].replace(",", "")) if found else None
