@@ -15,6 +15,7 @@ from reidkit.data.clips import is_store, show
 from reidkit.data.dataset import FrameDataset, Item, labels_of
 from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameSampling
+from reidkit.data.hierarchical import HierarchicalBatches
 from reidkit.data.loader import WorkerKind, collate, eval_loader, train_loader
 from reidkit.data.pictures.pack import pack_pictures
 from reidkit.data.pictures.store import PictureStore
@@ -51,6 +52,7 @@ __all__ = [
     "FrameSampling",
     "Item",
     "labels_of",
+    "HierarchicalBatches",
     "IdentityBatches",
     "RandomBatches",
     "LengthBuckets",
