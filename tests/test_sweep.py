@@ -64,7 +64,9 @@ def finish(run, score, *, batches=None, seconds=2.0):
     }
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scores.json").write_text(json.dumps(report))
-    (run.folder / "model.json").write_text(json.dumps({"info": {"seconds": seconds, "weights": 1234}}))
+    (run.folder / "model.json").write_text(
+        json.dumps({"info": {"seconds": seconds, "weights": 1234}})
+    )
     lines = [{"kind": "train", "iteration": i + 1} for i in range(batches)]
     (run.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -567,3 +569,15 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
     work = searched(tmp_path, 12, space=space, seeds=(0,))
     refused = [reason for reason in work.failed.values() if "update_bn" in reason]
     assert len(work.found) + len(refused) == 12 and refused
+
+
+def test_a_bar_is_named_by_what_varies(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sweeping.conduct.visualise, "sweep_chart", lambda *a, **k: drawn.append(a))
+    variants = {"ranked list, pair": ["optim.lr=1e-3"], "x" * 50: ["optim.lr=1e-4"]}
+    work = swept(tmp_path, "optim.clip=1,2", seeds="1", variants=variants)
+    work.draw()
+    _, names, _ = drawn[-1]
+    long = "x" * 43 + "\N{HORIZONTAL ELLIPSIS}"
+    pair = ["ranked list, pair, clip=1", "ranked list, pair, clip=2"]
+    assert sorted(names) == sorted([*pair, long, long])

@@ -19,6 +19,7 @@ from reidkit.config import ConfigError
 from reidkit.engine import Console
 from reidkit.files import write_atomically
 
+LABEL = 44  # letters at a bar
 Key = tuple[str, int]  # a point's name and a seed
 Value = TypeVar("Value")
 
@@ -136,7 +137,7 @@ class Sweep:
         path = self.out / "sweep.png"
         visualise.sweep_chart(
             path,
-            [row.point.name for row in rows],
+            [_label(row.point, short_keys(table.keys)) for row in rows],
             {metric: [_with_error(row, metric) for row in rows] for metric in table.metrics},
             numbers=_numbers(rows, table.keys),
             baselines={
@@ -168,3 +169,12 @@ def _numbers(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, list[float]]
         }
     except ValueError:
         return {}
+
+
+def _label(point: Point, short: Mapping[str, str]) -> str:
+    """What to write at a point's bar."""
+    words = [
+        text if key == VARIANT else f"{short[key]}={text}" for key, text in point.settings.items()
+    ]
+    label = ", ".join(words) or point.name
+    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
