@@ -156,6 +156,18 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(device.type, local_rank())
 
 
+def at_root(config: RunConfig, root: Path | None) -> RunConfig:
+    """The config with its benchmarks in the folder `root`, if given; their own folders give way."""
+    if root is None:
+        return config
+    moved = {
+        side: tuple(one.model_copy(update={"root": None}) for one in getattr(config.data, side))
+        for side in ("train", "test")
+    }
+    own_data = config.data.model_copy(update=moved | {"root": root})
+    return config.model_copy(update={"data": own_data})
+
+
 def load_benchmarks(config: RunConfig) -> tuple[tuple[Sample, ...], list[Benchmark]]:
     """The training samples of all `train` benchmarks, and the `test` benchmarks."""
     root = config.data.root or data.default_root()

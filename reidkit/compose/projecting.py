@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reidkit import data, models
-from reidkit.compose.building import choose_device, load_benchmarks
+from reidkit.compose.building import at_root, choose_device, load_benchmarks
 from reidkit.compose.decision import ENTRY
 from reidkit.compose.inference import QUIET, extract, find_samples, run_config
 from reidkit.compose.ranks import main_alone
@@ -19,7 +19,7 @@ from reidkit.config import ConfigError, RunConfig
 from reidkit.engine import Console
 from reidkit.models.projection import Whiten
 from reidkit.models.weights import WEIGHTS_FILE, card_file
-from reidkit.types import Benchmark, Features, Sample, Scores
+from reidkit.types import Benchmark, Features, Scores
 
 PLAN = "config.yaml"
 
@@ -106,9 +106,12 @@ def project_run(
         raise FileExistsError(f"{out} already holds a model: name another folder with --out")
     model = models.load_model(run).to(choose_device())
     _refuse(run, models.projection_faults(model, dim))
-    if config is None and source is None:
+    if source is not None:
+        samples = find_samples(source, root)
+    elif config is not None:
+        samples = load_benchmarks(at_root(config, root))[0]
+    else:
         raise ConfigError(str(run), ["has no config.yaml that names its training data: give --on"])
-    samples = _training_samples(config, root) if source is None else find_samples(source, root)
     _refuse(source or str(run), models.projection_faults(model, dim, len(samples)))
     features = extract(model, samples, batch_size=batch_size, workers=workers, console=console)
     projected, facts = fit_to(model, features, dim=dim, whiten=whiten, shrink=shrink)
@@ -163,15 +166,6 @@ def _before_and_after(
 def _project(model: models.Projected, features: Features) -> Features:
     vectors = model.project(features.vectors.to(model.mean.device)).cpu()
     return replace(features, vectors=vectors, parts=1)
-
-
-def _training_samples(config: RunConfig | None, root: Path | None) -> tuple[Sample, ...]:
-    assert config is not None
-    if root is not None:  # a benchmark's own folder gives way, too
-        train = tuple(one.model_copy(update={"root": None}) for one in config.data.train)
-        own_data = config.data.model_copy(update={"root": root, "train": train, "test": ()})
-        config = config.model_copy(update={"data": own_data})
-    return load_benchmarks(config)[0]
 
 
 def _refuse(what: object, faults: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit import data, evaluation, models, report
-from reidkit.compose.building import choose_device, load_benchmarks
+from reidkit.compose.building import at_root, choose_device, load_benchmarks
 from reidkit.compose.inference import QUIET, draw_ranked, extract, run_config
 from reidkit.compose.scoring import check_views, gait_distance_of, is_gait, rules_of, score
 from reidkit.config import EvaluateConfig
@@ -147,14 +147,7 @@ def find_tests(run: Path, benchmark: str | None, root: Path | None) -> Sequence[
     config = run_config(run)
     if config is None:
         raise ValueError(f"{run} has no config.yaml that names a test set: give --benchmark")
-    moved: dict[str, Any] = {}
-    if root is not None:  # a benchmark's own folder gives way, too
-        moved = {
-            side: tuple(one.model_copy(update={"root": None}) for one in getattr(config.data, side))
-            for side in ("train", "test")
-        } | {"root": root}
-    own_data = config.data.model_copy(update=moved)
-    return load_benchmarks(config.model_copy(update={"data": own_data}))[1]
+    return load_benchmarks(at_root(config, root))[1]
 
 
 def sides_of(model: nn.Module, test: Benchmark, console: Console) -> tuple[Features, Features]:
