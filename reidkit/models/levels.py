@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.base import EmbeddingModel
 from reidkit.models.build import component
 from reidkit.models.necks import IdentityNeck
 from reidkit.models.registries import BACKBONES, MODELS, refuse
-from reidkit.models.reid import TrueFrames, average, checked, whole_number
+from reidkit.models.reid import FlipTested, TrueFrames, whole_number
 from reidkit.models.temporal import SetPooling
 from reidkit.types import ModelOutput, Preprocessing
 
@@ -29,7 +28,7 @@ class HasLevels(Protocol):
         """(N, 3, H, W) -> maps (N, level_channels[i], h_i, w_i)."""
 
 
-class MultiLevelModel(EmbeddingModel):
+class MultiLevelModel(FlipTested):
     """Tracklets -> one embedding for each level of the backbone, as the parts of a ModelOutput.
 
     RLL-(L,M,H) of Wang et al., Ranked List Loss for Deep Metric Learning, CVPR 2019,
@@ -111,19 +110,8 @@ class MultiLevelModel(EmbeddingModel):
             found.append(f"hidden {tuple(hidden)}: expected two numbers, at least 1 each")
         return found
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> ModelOutput:
-        """embedding and feature (B, P, dim), logits (B, P, num_classes) or None.
-
-        frames (B, T, C, H, W) normalised floats; mask (B, T) bool, each row with a true frame,
-        None where all are true.
-        """
-        mask = checked(frames, mask)
-        output = self._once(frames, mask)
-        if self.flip_test and not self.training:
-            output = average(output, self._once(frames.flip(-1), mask))
-        return output
-
-    def _once(self, frames: Tensor, mask: Tensor) -> ModelOutput:
+    def once(self, frames: Tensor, mask: Tensor) -> ModelOutput:
+        """embedding and feature (B, P, dim), logits (B, P, num_classes) or None."""
         places = TrueFrames(mask)
         flat = places.pack(frames)  # (N, C, H, W)
         if self.channels_last:

@@ -9,7 +9,29 @@ from reidkit.models.base import EmbeddingModel
 from reidkit.types import ModelOutput, Preprocessing
 
 
-class ReIDModel(EmbeddingModel):
+class FlipTested(EmbeddingModel):
+    """A model whose `flip_test` averages, in evaluation, with the output of the mirrored frames."""
+
+    flip_test: bool
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> ModelOutput:
+        """The same type in training and in evaluation.
+
+        frames (B, T, C, H, W) normalised floats; mask (B, T) bool, each row with a true frame,
+        None where all are true.
+        """
+        mask = checked(frames, mask)
+        output = self.once(frames, mask)
+        if self.flip_test and not self.training:
+            output = average(output, self.once(frames.flip(-1), mask))
+        return output
+
+    def once(self, frames: Tensor, mask: Tensor) -> ModelOutput:
+        """The output of these frames alone."""
+        raise NotImplementedError
+
+
+class ReIDModel(FlipTested):
     """Tracklets of one or many frames -> embedding, feature and logits.
 
     Args:
@@ -65,19 +87,8 @@ class ReIDModel(EmbeddingModel):
         self.flip_test = flip_test
         self.embedding_size = self.parts * dim
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> ModelOutput:
-        """The same type in training and in evaluation.
-
-        frames (B, T, C, H, W) normalised floats; mask (B, T) bool, each row with a true frame,
-        None where all are true.
-        """
-        mask = checked(frames, mask)
-        output = self._once(frames, mask)
-        if self.flip_test and not self.training:
-            output = average(output, self._once(frames.flip(-1), mask))
-        return output
-
-    def _once(self, frames: Tensor, mask: Tensor) -> ModelOutput:
+    def once(self, frames: Tensor, mask: Tensor) -> ModelOutput:
+        """The output of these frames alone."""
         vectors = self._frame_vectors(frames, mask)  # (B, T, P, D)
         embedding = self.temporal(vectors, mask)  # (B, P, D)
         if self.reduction is not None:
