@@ -274,6 +274,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word, not a list or a mapping", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands here twice", key.start_mark
@@ -306,6 +310,17 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark
         place = f"{source}, line {mark.line + 1}" if mark else source
         raise ConfigError(place, [f"not readable as YAML: {error.problem}"]) from error
+    except yaml.YAMLError as error:  # a character that no YAML may hold
+        reason = " ".join(str(error).split())
+        raise ConfigError(source, [f"not readable as YAML: {reason}"]) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file; a ConfigError where it is none."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"is no text in UTF-8: {error.reason}"]) from error
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
@@ -347,7 +362,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
         raise ConfigError(str(path), [f"there is no such config file.{near}"])
-    tree = parse_yaml(path.read_text(), str(path))
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ConfigError(str(path), ["a config is a mapping: data, model, losses, optim, ..."])
     for assignment in overrides:

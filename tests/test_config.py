@@ -176,3 +176,19 @@ def test_crops_fits_and_groups_read_as_written_and_are_off_by_default(good, tmp_
     assert config.data.augment.crop == (0.5, 1.0)
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[a]: 1", r"line 1: not readable as YAML: a key must be a word"),
+        (b"a: \x07", r"not readable as YAML: unacceptable character"),
+        (b"a: \xff", r"is no text in UTF-8: invalid start byte"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_file(tmp_path, content, told):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"odd\.yaml.*{told}") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

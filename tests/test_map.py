@@ -407,6 +407,12 @@ def test_a_person_is_told_the_shares_what_is_left_out_and_where_the_page_is(call
     assert "12 of 24 samples" in Page((tmp_path / "some.html").read_text()).text
 
 
+def test_under_torchrun_it_refuses(call, file, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    code, _, error = call(file)
+    assert code == 2 and "without torchrun" in error
+
+
 def test_features_without_pictures_are_a_map_without_pictures(call, tmp_path):
     make_features(tmp_path, pictures=False).save(tmp_path / "bare.npz")
     code, out, error = call(tmp_path / "bare.npz", "--method", "pca")

@@ -209,7 +209,13 @@ def test_a_projected_run_is_not_projected_again_and_no_model_is_replaced(
     code, _, error = call("project", run, "--dim", 3, "--out", tmp_path / "out")
     assert code == 2 and "projected already, to 6 numbers" in error
     code, _, error = call("project", plain, "--dim", 3, "--out", plain)
-    assert code == 1 and "already holds a model" in error
+    assert code == 1 and "already holds model.safetensors" in error
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "state.pt").write_bytes(b"a training that was stopped")
+    code, _, error = call("project", plain, "--dim", 3, "--out", begun)
+    assert code == 1 and "already holds state.pt" in error
+    assert [path.name for path in begun.iterdir()] == ["state.pt"]
     code, _, error = call("project", tmp_path / "none", "--dim", 3, "--out", tmp_path / "out")
     assert code == 1 and "expected a run folder" in error
 

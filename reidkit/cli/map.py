@@ -1,5 +1,6 @@
 """The command that draws a map of embeddings."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,8 @@ def map_embeddings(
 
     reidkit map features.npz --method pca --out features.html
     """
+    if "RANK" in os.environ:
+        raise WrongCall("a map is drawn by one process: call it without torchrun")
     is_file = source.suffix == ".npz"
     for option, value in (
         ("benchmark", benchmark),

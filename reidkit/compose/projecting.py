@@ -14,14 +14,15 @@ from reidkit.compose.building import at_root, choose_device, load_benchmarks
 from reidkit.compose.decision import ENTRY
 from reidkit.compose.inference import QUIET, extract, find_samples, run_config
 from reidkit.compose.ranks import main_alone
-from reidkit.compose.reporting import find_tests, score_sides, sides_of, write_scores
+from reidkit.compose.reporting import score_sides, sides_of, write_scores
 from reidkit.config import ConfigError, RunConfig
 from reidkit.engine import Console
 from reidkit.models.projection import Whiten
 from reidkit.models.weights import WEIGHTS_FILE, card_file
-from reidkit.types import Benchmark, Features, Scores
+from reidkit.types import Benchmark, Features, Sample, Scores
 
 PLAN = "config.yaml"
+TAKEN = (WEIGHTS_FILE, PLAN, "state.pt", "scores.json")  # of a run that a projection would mix with
 
 
 def check_projection(config: RunConfig, model: nn.Module, labels: Sequence[int]) -> None:
@@ -98,20 +99,22 @@ def project_run(
 
     Raises:
         ConfigError: a model or a number of dimensions that cannot be.
-        FileExistsError: `out` holds a model.
+        FileExistsError: `out` holds a model or a run.
         ValueError: samples that allow no such projection.
     """
     card, config = models.read_card(run), run_config(run)
-    if (out / WEIGHTS_FILE).exists():
-        raise FileExistsError(f"{out} already holds a model: name another folder with --out")
+    if taken := [name for name in TAKEN if (out / name).exists()]:
+        raise FileExistsError(f"{out} already holds {taken[0]}: name another folder with --out")
     model = models.load_model(run).to(choose_device())
     _refuse(run, models.projection_faults(model, dim))
+    samples: Sequence[Sample] = ()
+    tests: Sequence[Benchmark] = ()
+    if config is not None:
+        samples, tests = load_benchmarks(at_root(config, root))
+    elif source is None:
+        raise ConfigError(str(run), ["has no config.yaml that names its training data: give --on"])
     if source is not None:
         samples = find_samples(source, root)
-    elif config is not None:
-        samples = load_benchmarks(at_root(config, root))[0]
-    else:
-        raise ConfigError(str(run), ["has no config.yaml that names its training data: give --on"])
     _refuse(source or str(run), models.projection_faults(model, dim, len(samples)))
     features = extract(model, samples, batch_size=batch_size, workers=workers, console=console)
     projected, facts = fit_to(model, features, dim=dim, whiten=whiten, shrink=shrink)
@@ -121,7 +124,7 @@ def project_run(
     for stale in ("scores", ENTRY):
         info.pop(stale, None)
     found: dict[str, dict[str, Scores]] = {}
-    for test in find_tests(run, None, root) if config is not None else ():
+    for test in tests:
         found[test.name] = _before_and_after(run, test, projected, console)
 
     def write() -> None:

@@ -1,6 +1,5 @@
 """Thumbnails as data URIs: the page's pictures travel inside it."""
 
-import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.report.html import jpeg_uri
 from reidkit.types import Sample
 
 HEIGHT, WIDTH = 128, 96  # pixels that a thumbnail fits into
@@ -37,7 +37,7 @@ class Album(Mapping[str, str]):
         }
         uses = Counter({sample.name: count for sample, count in wanted.items()})
         for quality in QUALITIES:
-            self._uris = {name: _uri(image, quality) for name, image in thumbnails.items()}
+            self._uris = {name: jpeg_uri(image, quality) for name, image in thumbnails.items()}
             if sum(len(uri) * uses[name] for name, uri in self._uris.items()) <= budget:
                 break
         ratios = [image.shape[0] / image.shape[1] for image in thumbnails.values()]
@@ -70,9 +70,3 @@ def shrink(image: NDArray) -> NDArray[np.uint8]:
     scale = min(HEIGHT / image.shape[0], WIDTH / image.shape[1], 1.0)
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _uri(image: NDArray[np.uint8], quality: int) -> str:
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done, "OpenCV encodes what it decoded"
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

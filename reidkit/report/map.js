@@ -6,7 +6,8 @@ const members = byId("members"), find = byId("find"), colourBy = byId("colour");
 const pen = canvas.getContext("2d");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const count = data.x.length;
-const spanX = 2 * Math.max(...data.x.map(Math.abs)), spanY = 2 * Math.max(...data.y.map(Math.abs));
+const farthest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+const spanX = 2 * farthest(data.x), spanY = 2 * farthest(data.y);
 const MARGIN = 28, REACH = 14, MOST_NAMED = 60, MOST_SHOWN = 60, MOST_SUGGESTED = 1000;
 const sizes = data.groupings.map((grouping) => {
   const found = new Array(grouping.labels.length).fill(0);

@@ -8,13 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from reidkit.files import write_atomically
-from reidkit.report.album import Show, _uri, thumbnail
-from reidkit.report.page import _hash, _name, _number, _part, _percent, own_file
+from reidkit.report.album import Show, thumbnail
+from reidkit.report.html import environment, file_name, jpeg_uri, part, policy
+from reidkit.report.page import own_file
 from reidkit.types import Sample
 
 # Heights in pixels and qualities of JPEG: the first with which all pictures fit into the budget.
@@ -75,21 +75,18 @@ def render_map(
 ) -> tuple[str, list[str]]:
     """The page as text, equal for equal records and files, and its remarks on its pictures."""
     shown, remarks = thumbnails(page.samples, show) if pictures else ([], [])
-    style, script = _part("page.css") + _part("map.css"), _part("map.js")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, number=_number)
-    text = environment.from_string(_part("map.html.jinja")).render(
-        page=page,
-        notes=[*page.notes, *remarks],
-        style=Markup(style),
-        script=Markup(script),
-        points=Markup(in_script(points_of(page, shown))),
-        policy=(
-            "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-        ),
+    style, script = part("page.css") + part("map.css"), part("map.js")
+    text = (
+        environment()
+        .from_string(part("map.html.jinja"))
+        .render(
+            page=page,
+            notes=[*page.notes, *remarks],
+            style=Markup(style),
+            script=Markup(script),
+            points=Markup(in_script(points_of(page, shown))),
+            policy=policy(style, script),
+        )
     )
     return text, remarks
 
@@ -102,7 +99,7 @@ def points_of(page: MapPage, pictures: Sequence[str]) -> dict[str, Any]:
     return {
         "x": [round(float(x), 5) for x in placed[:, 0]],
         "y": [round(float(y), 5) for y in placed[:, 1]],
-        "names": [_name(sample) for sample in page.samples],
+        "names": [file_name(sample) for sample in page.samples],
         "pictures": list(pictures),
         "groupings": [
             {"name": one.name, "labels": one.labels, "of": one.of}
@@ -172,7 +169,7 @@ def _within(
 ) -> Iterator[str]:
     """Data URIs up to the first that would not fit."""
     for image in images:
-        uri = "" if image is None else _uri(_lower(image, height), quality)
+        uri = "" if image is None else jpeg_uri(_lower(image, height), quality)
         budget -= len(uri)
         if budget < 0:
             return

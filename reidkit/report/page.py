@@ -1,17 +1,14 @@
 """From records to one HTML page."""
 
-import base64
-import hashlib
 import math
-from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from reidkit.files import write_atomically
 from reidkit.report import charts
 from reidkit.report.album import Album, Show
+from reidkit.report.html import environment, file_name, part, policy
 from reidkit.report.records import Match, Report
 from reidkit.types import Sample
 
@@ -38,49 +35,23 @@ def render(report: Report, show: Show = own_file) -> str:
     Pictures that cannot be read are grey boxes with the file's name. Of a file only its name is
     shown, not its folder.
     """
-    style, script = _part("page.css"), _part("page.js")
+    style, script = part("page.css"), part("page.js")
     album = Album(report.samples(), show=show)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, points=_points, near=_near, number=_number)
-    template = environment.from_string(_part("page.html.jinja"))
+    templates = environment()
+    templates.filters.update(points=_points, near=_near)
+    template = templates.from_string(part("page.html.jinja"))
     return template.render(
         report=report,
         album=album,
         charts=charts,
-        name=_name,
+        name=file_name,
         shape="tall" if album.aspect > TALL else "wide",
         reach=_reach(report),
         most_pairs=MOST_PAIRS,
         style=Markup(style),
         script=Markup(script),
-        # Nothing may be asked for; the one script and the one style are known by their hashes, so
-        # that none that came in by a file's name could run.
-        policy=(
-            "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-        ),
+        policy=policy(style, script),
     )
-
-
-def _part(name: str) -> str:
-    return (files("reidkit.report") / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _name(sample: Sample) -> str:
-    """A file's own name, or what the sample is called."""
-    if not sample.frames:
-        return sample.name
-    return PurePath(sample.frames[len(sample.frames) // 2].replace("\\", "/")).name
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.{digits}f}%"
 
 
 def _points(value: float) -> str:
@@ -90,10 +61,6 @@ def _points(value: float) -> str:
 
 def _near(match: Match) -> str:
     return f"{match.distance:.3f}"
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
 
 
 def _reach(report: Report) -> float:
