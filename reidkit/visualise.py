@@ -373,7 +373,13 @@ def sweep_chart(
         numbers: the one or two numbers that vary, (R,) each; empty where names do.
         baselines: name -> metric -> score.
     """
-    numbers = numbers or {}
+    names, title = [_literal(name) for name in names], _literal(title)
+    scores = {_literal(metric): found for metric, found in scores.items()}
+    numbers = {_literal(key): values for key, values in (numbers or {}).items()}
+    baselines = {
+        _literal(name): {_literal(metric): value for metric, value in values.items()}
+        for name, values in (baselines or {}).items()
+    }
     lengths = {len(values) for values in (names, *scores.values(), *numbers.values())}
     if not names or not scores or len(lengths) > 1:
         raise ValueError(
@@ -390,9 +396,7 @@ def sweep_chart(
     figure.suptitle(title or "Sweep", x=0.01, ha="left", size=12, weight="bold")
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for position, (axes, (metric, found)) in enumerate(zip(panels, scores.items(), strict=True)):
-        known = {
-            name: values[metric] for name, values in (baselines or {}).items() if metric in values
-        }
+        known = {name: values[metric] for name, values in baselines.items() if metric in values}
         axes.set_title(metric, loc="left", size=11, weight="bold")
         means, errors = np.array(found, dtype=float).T
         if as_map:
@@ -410,6 +414,11 @@ def sweep_chart(
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
             axes.legend(frameon=False, fontsize=8, ncols=len(known), **below)
     _save(figure, Path(path))
+
+
+def _literal(text: str) -> str:
+    """A text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
 
 
 STYLES = ("--", ":", "-.")

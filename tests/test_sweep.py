@@ -4,21 +4,37 @@ import csv
 import io
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from reidkit import visualise
 from reidkit.compose import sweep as sweeping
-from reidkit.compose.sweep import Outcome, Point, Result, Row, Spent, Table
+from reidkit.compose.building import fingerprint, load_benchmarks
+from reidkit.compose.sweep import Outcome, Point, Result, Row, Run, Spent, Table
 from reidkit.compose.sweep.results import YARDSTICKS
+from reidkit.compose.training import train
 from reidkit.config import ConfigError, load_config
 from reidkit.engine import Console
 from reidkit.visualise import sweep_chart
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke" / "resnet_ranked_list.yaml"
 MARGIN, ALPHA = "losses.1.margin", "losses.1.alpha"
+
+
+FINGERPRINTS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def world(tmp_path_factory):
+    """A folder for the benchmarks, so that the tiny world is rendered once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REIDKIT_DATA", str(tmp_path_factory.mktemp("datasets")))
+        yield
 
 
 class Fake:
@@ -37,6 +53,7 @@ class Fake:
         (run.folder / "config.yaml").write_text(run.config.to_yaml())
         if self.stop_after is not None and len(self.trained) >= self.stop_after:
             self.stopped = True  # in the middle of a training
+            (run.folder / "state.pt").touch()
             return Outcome("stopped at epoch 1", stopped=True)
         self.trained.append(run.title)
         if run.title in self.fail:
@@ -53,20 +70,37 @@ def score_of(config):
     return 0.8 - (margin - 0.3) ** 2 + 0.01 * config.seed
 
 
+def rows_of(run, score):
+    return {"pixels": 0.1, "untrained": 0.05 + 0.01 * run.config.seed, "trained": score}
+
+
+def scores_of(value):
+    return {"rank-1": value, "mAP": value / 2, "rank-5": 1.0, "rank-10": 1.0}
+
+
+def fingerprint_of(config):
+    key = config.data.model_dump_json()
+    if key not in FINGERPRINTS:
+        FINGERPRINTS[key] = fingerprint(load_benchmarks(config)[0])
+    return FINGERPRINTS[key]
+
+
+def rewrite(path, **entries):
+    """Put entries into a JSON file, those of `info` into what stands there."""
+    content = json.loads(path.read_text())
+    info = {**content.get("info", {}), **entries.pop("info", {})}
+    path.write_text(json.dumps({**content, **entries, **({"info": info} if info else {})}))
+
+
 def finish(run, score, *, batches=None, seconds=2.0):
     batches = 2 * run.config.optim.epochs if batches is None else batches
-    rows = {"pixels": 0.1, "untrained": 0.05 + 0.01 * run.config.seed, "trained": score}
-    report = {
-        "synthetic": {
-            name: {"scores": {"R@1": value, "mAP": value / 2, "rank-5": 1.0, "rank-10": 1.0}}
-            for name, value in rows.items()
-        }
-    }
+    rows = {name: scores_of(value) for name, value in rows_of(run, score).items()}
+    report = {"synthetic": {name: {"scores": scores} for name, scores in rows.items()}}
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scores.json").write_text(json.dumps(report))
-    (run.folder / "model.json").write_text(
-        json.dumps({"info": {"seconds": seconds, "weights": 1234}})
-    )
+    (run.folder / "data.json").write_text(json.dumps({"fingerprint": fingerprint_of(run.config)}))
+    info = {"seconds": seconds, "weights": 1234, "scores": {"synthetic": rows["trained"]}}
+    (run.folder / "model.json").write_text(json.dumps({"info": info}))
     lines = [{"kind": "train", "iteration": i + 1} for i in range(batches)]
     (run.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -346,8 +380,8 @@ def test_a_run_without_scores_has_failed(tmp_path):
 
 def test_a_metric_that_nobody_reports_stops_the_sweep(tmp_path):
     trainer = Fake()
-    with pytest.raises(ConfigError, match=r"--metrics R@9: margin=0.2 seed 0 reports: R@1, mAP"):
-        swept(tmp_path, f"{MARGIN}=0.2,0.4", trainer=trainer, metrics=("R@1", "R@9"))
+    with pytest.raises(ConfigError, match=r"--metrics R@9: margin=0.2 seed 0 reports: rank-1, mAP"):
+        swept(tmp_path, f"{MARGIN}=0.2,0.4", trainer=trainer, metrics=("rank-1", "R@9"))
     assert trainer.stopped and len(trainer.trained) < 4
 
 
@@ -357,16 +391,189 @@ def test_another_benchmark_is_named_and_what_it_cost_is_read(tmp_path):
     )
     assert run.state == "new"
     finish(run, 0.5, batches=6, seconds=3.5)
-    path = run.folder / "scores.json"
-    report = json.loads(path.read_text())
-    path.write_text(json.dumps({**report, "other": {"trained": {"scores": {"R@1": 0.25}}}}))
+    trained = {"synthetic": scores_of(0.5), "other": {"rank-1": 0.25}}
+    rewrite(run.folder / "model.json", info={"scores": trained})
+    rewrite(run.folder / "scores.json", other={"pixels": {"scores": {"rank-1": 0.125}}})
     with (run.folder / "log.jsonl").open("a") as log:
         log.write('{"kind": "train", "itera')  # a kill in the middle
     result = sweeping.read_result(run)
-    assert result.scores["R@1"] == 0.5 and result.scores["other/R@1"] == 0.25
+    assert result.scores["rank-1"] == 0.5 and result.scores["other/rank-1"] == 0.25
+    assert result.yardsticks["pixels"]["other/rank-1"] == 0.125
     assert set(result.yardsticks) == {"pixels", "untrained"} <= set(YARDSTICKS)
     # Three batches an epoch, two of them a step, the third one another.
     assert result.spent == Spent(seconds=3.5, steps=4, images=6 * 16, weights=1234)
+
+
+def one_run(tmp_path, score=0.5, *, seeds="1"):
+    _, (run, *_), _, _ = grid_of(tmp_path, f"{MARGIN}=0.2,0.4", seeds=seeds)
+    finish(run, score)
+    return run
+
+
+def test_a_later_evaluation_does_not_change_what_the_training_scored(tmp_path):
+    run = one_run(tmp_path)
+    other = {"trained": {"scores": {"rank-1": 0.9}}}
+    rewrite(run.folder / "scores.json", holdout=other, synthetic=other)
+    result = sweeping.read_result(run)
+    assert result.scores["rank-1"] == 0.5 and "holdout/rank-1" not in result.scores
+
+
+def test_a_run_that_was_killed_before_its_model_has_scores_is_gone_on_with(tmp_path):
+    run = one_run(tmp_path)
+    (run.folder / "config.yaml").write_text(run.config.to_yaml())
+    rewrite(run.folder / "model.json", info={"scores": {}})
+    assert run.state == "begun"
+    (run.folder / "model.json").unlink()
+    assert run.state == "begun"
+    trainer = Fake()
+    swept(tmp_path, f"{MARGIN}=0.2,0.4", trainer=trainer, seeds="1")
+    assert "margin=0.2 seed 0" in trainer.trained
+
+
+def test_a_training_that_fails_before_its_model_has_scores_has_failed(tmp_path):
+    class Full(Fake):
+        whole = False
+
+        def train(self, run):
+            super().train(run)
+            if not self.whole:
+                rewrite(run.folder / "model.json", info={"scores": {}})
+            return Outcome("no space left")
+
+    work = swept(tmp_path, f"{MARGIN}=0.2,0.4", trainer=Full(), seeds="1")
+    assert not work.found and set(work.failed.values()) == {"no space left"}
+    stream, trainer = io.StringIO(), Full()
+    trainer.whole = True
+    work = swept(tmp_path, f"{MARGIN}=0.2,0.4", trainer=trainer, console=Console(stream), seeds="1")
+    assert len(work.found) == 2 and not work.failed
+    assert "has its scores, but then: no space left" in stream.getvalue()
+
+
+@pytest.mark.parametrize("picture", ["curves", "ranked_strips"])
+def test_a_picture_that_cannot_be_drawn_leaves_a_finished_run(tmp_path, monkeypatch, picture):
+    def breaks(*_, **__):
+        raise ValueError("no way")
+
+    monkeypatch.setattr(visualise, picture, breaks)
+    config = load_config(SMOKE, ["evaluate.untrained=false", "tensorboard=false"])
+    run = Run("base", 0, config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"no way"):
+        train(config, run.folder)
+    assert run.state == "finished"
+    assert set(sweeping.read_result(run).scores) == {"mAP", "mINP", "rank-1", "rank-5", "rank-10"}
+
+
+@pytest.mark.parametrize("name", ["scores.json", "model.json", "data.json"])
+@pytest.mark.parametrize("text", ["", '{"synthetic', "[]", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name, text):
+    run = one_run(tmp_path)
+    (run.folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"seed-0/{name} is damaged .*: remove ") as error:
+        sweeping.refuse_changed_data([run])
+        sweeping.read_result(run)
+    assert not isinstance(error.value, ConfigError) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, entries",
+    [
+        ("scores.json", {"synthetic": {"pixels": 3}}),
+        ("scores.json", {"synthetic": []}),
+        ("model.json", {"info": {"scores": {"synthetic": 0.5}}}),
+        ("model.json", {"info": {"scores": [1]}}),
+    ],
+)
+def test_scores_that_are_none_are_a_damaged_file(tmp_path, name, entries):
+    run = one_run(tmp_path)
+    rewrite(run.folder / name, **entries)
+    with pytest.raises(ValueError, match=rf"{name} is damaged"):
+        sweeping.read_result(run)
+
+
+def test_what_an_older_run_does_not_tell_stays_empty(tmp_path):
+    run = one_run(tmp_path)
+    info = {"scores": {"synthetic": scores_of(0.5)}}
+    (run.folder / "model.json").write_text(json.dumps({"info": info}))
+    work = swept(tmp_path, f"{MARGIN}=0.2,0.4", seeds="1")
+    old, new = sorted(work.table().rows, key=lambda row: row.point.name)
+    assert old.spent("weights") is None and new.spent("weights") == 1234
+    assert old.spent("seconds") is None and old.spent("steps") == 2
+    assert "margin=0.2,0.2,1,0.5" in (tmp_path / "out" / "sweep.csv").read_text()
+    assert " -" in sweeping.text_of(work.table())
+
+
+# What only the data can tell
+
+
+def test_finished_runs_of_other_data_are_refused(tmp_path):
+    swept(tmp_path, f"{MARGIN}=0.2,0.4")
+    runs = grid_of(tmp_path, f"{MARGIN}=0.2,0.4")[1]
+    sweeping.refuse_changed_data(runs)
+    rewrite(runs[1].folder / "data.json", fingerprint="0123")
+    with pytest.raises(ConfigError, match=r"the data changed between .*seed-0.*name another --out"):
+        sweeping.refuse_changed_data(runs)
+    for run in runs:
+        rewrite(run.folder / "data.json", fingerprint="0123")
+    with pytest.raises(ConfigError, match=r"changed since .*\(0123 -> \w+\).*name another --out"):
+        sweeping.refuse_changed_data(runs)
+
+
+def test_data_is_compared_among_runs_of_the_same_data_only_and_where_it_is_there(
+    tmp_path, monkeypatch
+):
+    base = (
+        "{name: synthetic, args: {train_identities: 8, test_identities: 6, cameras: 2, images: %d}}"
+    )
+    sizes = "data.train=" + ",".join(f"[{base % images}]" for images in (2, 3))
+    swept(tmp_path, sizes, seeds="1")
+    runs = grid_of(tmp_path, sizes, seeds="1")[1]
+    assert len({run.fingerprint for run in runs}) == 2
+    sweeping.refuse_changed_data(runs)
+    rewrite(runs[0].folder / "data.json", fingerprint="0123")
+
+    def lost(config):
+        raise FileNotFoundError("no such folder")
+
+    monkeypatch.setattr(sweeping.checks, "load_benchmarks", lost)
+    sweeping.refuse_changed_data(runs)
+
+
+def test_a_metric_is_checked_before_the_first_run(tmp_path):
+    config = load_config(SMOKE, [])
+    sweeping.refuse_unknown((), config)
+    sweeping.refuse_unknown(("rank-1", "mINP"), config)
+    with pytest.raises(ConfigError, match=r"--metrics R@9,x: synthetic reports: mAP, mINP, rank-1"):
+        sweeping.refuse_unknown(("R@9", "mAP", "x"), config)
+    (test,) = config.data.test
+    data = config.data.model_copy(update={"test": (test, test)})
+    twice = config.model_copy(update={"data": data})
+    sweeping.refuse_unknown(("rank-1", "synthetic-2/rank-1"), twice)
+    with pytest.raises(ConfigError, match=r"synthetic and synthetic-2 reports: .*synthetic-2/mAP"):
+        sweeping.refuse_unknown(("other/rank-1",), twice)
+
+
+def test_a_metric_that_cannot_be_checked_yet_is_left_to_the_training(tmp_path, monkeypatch):
+    config = load_config(SMOKE, [])
+
+    def lost(config):
+        raise FileNotFoundError("no such folder")
+
+    def gait(config):
+        test = load_benchmarks(config)[1][0]
+        rules = replace(test.protocol, report=("gait_table",))
+        return (), [replace(test, protocol=rules)]
+
+    for loads in (lost, gait):
+        monkeypatch.setattr(sweeping.checks, "load_benchmarks", loads)
+        sweeping.refuse_unknown(("NM",), config)
+
+
+def test_points_with_other_test_sets_are_refused(tmp_path):
+    market = "[{name: market1501}]"
+    with pytest.raises(ConfigError, match=r"data.test differs; a sweep compares scores on one"):
+        grid_of(tmp_path, f"data.test=[{{name: synthetic}}],{market}")
+    with pytest.raises(ConfigError, match=r"root=a and root=b: data.test differs"):
+        grid_of(tmp_path, "data.root=a,b")
 
 
 # The table
@@ -409,7 +616,7 @@ def test_rows_are_sorted_and_those_within_one_standard_error_are_marked():
         ]
     )
     assert [row.point.name for row in table.rows] == ["best", "near", "off", "far", "none"]
-    assert [table.tied(row) for row in table.rows] == [False, True, False, False, False]
+    assert [table.tied(row) for row in table.rows] == [False, True, False, False, None]
     error = math.sqrt(2 * 0.02**2 / 3)
     assert 0.015 < error < 0.017
     text = sweeping.text_of(table)
@@ -417,6 +624,24 @@ def test_rows_are_sorted_and_those_within_one_standard_error_are_marked():
     assert len(marked) == 1 and "near" in marked[0] and "58.50 +- 2.00" in marked[0]
     assert "~ R@1 differs" in text
     assert "failed: none seed 0: out of memory" in text
+
+
+def test_a_row_that_lacks_seeds_does_not_lead(tmp_path):
+    whole = [result(0.5), result(0.52)]
+    table = table_of([("lucky", [result(0.9)]), ("whole", whole), ("less", [result(0.4)] * 2)])
+    assert [row.point.name for row in table.rows] == ["whole", "less", "lucky"]
+    assert table.best is not None and table.best.point.name == "whole"
+    assert any("such rows come last" in note for note in table.notes())
+    assert [table.tied(row) for row in table.rows] == [False, False, None]
+    marks = [
+        row["within one standard error of best"]
+        for row in csv.DictReader(io.StringIO(table.to_csv()))
+    ]
+    assert marks == ["0", "0", ""]
+    told = [row["within_one_standard_error_of_best"] for row in table.to_dict()["rows"]]
+    assert told == [False, False, None]
+    seeds = {"keys": ("k",), "metrics": ("R@1",), "seeds": (0, 1, 2)}
+    assert Table.of(table.rows, **seeds).best.point.name == "lucky", "where none is complete"
 
 
 def test_one_seed_has_no_deviation_and_that_is_said():
@@ -451,13 +676,13 @@ def test_the_csv_has_a_line_a_point_and_reads_back(tmp_path):
     with (tmp_path / "out" / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 and {row["data.size"] for row in rows} == {"[64,32]", "[32,32]"}
-    assert float(rows[0]["R@1"]) == pytest.approx(0.795)
-    assert float(rows[0]["R@1 deviation"]) == pytest.approx(np.std([0.79, 0.8], ddof=1))
+    assert float(rows[0]["rank-1"]) == pytest.approx(0.795)
+    assert float(rows[0]["rank-1 deviation"]) == pytest.approx(np.std([0.79, 0.8], ddof=1))
     assert rows[0]["steps"] == "2" and rows[0]["runs"] == "2" and rows[0]["failed"] == "0"
     plain = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert plain["metrics"] == ["R@1", "mAP", "rank-5"]
+    assert plain["metrics"] == ["rank-1", "mAP", "rank-5"]
     assert "untrained: not the same" in "\n".join(plain["notes"])
-    assert plain["baselines"]["pixels"]["R@1"] == {"mean": 0.1, "same_in_all_runs": True}
+    assert plain["baselines"]["pixels"]["rank-1"] == {"mean": 0.1, "same_in_all_runs": True}
 
 
 # The picture
@@ -478,7 +703,7 @@ def shape_of(path):
     ids=["line", "map", "bars", "one"],
 )
 def test_a_sweep_draws_its_picture(tmp_path, assignments, variants):
-    work = swept(tmp_path, *assignments, variants=variants, metrics=("R@1", "mAP"))
+    work = swept(tmp_path, *assignments, variants=variants, metrics=("rank-1", "mAP"))
     height, width, _ = shape_of(work.draw())
     assert width > height > 200
     assert not list((tmp_path / "out").glob(".*.tmp"))
@@ -495,6 +720,15 @@ def test_pictures_of_names_numbers_and_gaps_differ(tmp_path):
     assert len(set(pictures)) == 3
     sweep_chart(tmp_path / "many.png", [str(i) for i in range(99)], {"mAP": [(0.5, 0.1)] * 99})
     assert shape_of(tmp_path / "many.png")[0] < 2000
+
+
+@pytest.mark.parametrize("numbers", [{}, {"$x_{$": [1.0, 2.0]}], ids=["bars", "line"])
+def test_a_chart_takes_dollars_as_they_are(tmp_path, numbers):
+    path = tmp_path / "chart.png"
+    odd = r"$\nothing{$"
+    scores, known = {odd: [(0.5, 0.1), (0.4, 0.1)]}, {odd: {odd: 0.2}}
+    sweep_chart(path, [odd, "b$"], scores, numbers=numbers, baselines=known, title=odd)
+    assert shape_of(path)[0] > 100
 
 
 def test_a_chart_of_nothing_or_of_unequal_lengths_is_refused(tmp_path):
@@ -557,6 +791,22 @@ def test_a_search_lives_with_failures_and_refuses_another_space(tmp_path):
     assert len(again.trainer.trained) == 2 and ("trial-001", 1) in again.failed
     with pytest.raises(ConfigError, match=r"another config, range, seed or metric"):
         searched(tmp_path, 4, space={MARGIN: ["0.1..0.8"]})
+
+
+def test_a_trial_whose_folder_is_gone_says_so(tmp_path):
+    searched(tmp_path, 2)
+    shutil.rmtree(tmp_path / "out" / "trial-000" / "seed-1")
+    work = searched(tmp_path, 2)
+    (reason,) = work.failed.values()
+    assert "of an earlier call" in reason and "seed-1 is gone" in reason
+    assert "larger --search" in reason and not work.trainer.trained
+
+
+def test_a_search_refuses_trials_of_other_data(tmp_path):
+    searched(tmp_path, 2)
+    rewrite(tmp_path / "out" / "trial-000" / "seed-1" / "data.json", fingerprint="0123")
+    with pytest.raises(ConfigError, match=r"the data changed"):
+        searched(tmp_path, 3)
 
 
 def test_a_search_begins_no_point_after_its_time(tmp_path):

@@ -13,15 +13,22 @@ from pathlib import Path
 import pytest
 
 from reidkit.compose import sweep as sweeping
-from tests.test_sweep import MARGIN, SMOKE, Fake
+from tests.test_sweep import MARGIN, SMOKE, Fake, rewrite
 
 CHEAP = ("evaluate.untrained=false", "evaluate.pictures=0", "tensorboard=false")
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder for the benchmarks, so that the tiny world is rendered once."""
+    return tmp_path_factory.mktemp("datasets")
+
+
 @pytest.fixture
-def faked(monkeypatch, tmp_path):
+def faked(monkeypatch, tmp_path, world):
     """Trainings are faked, and the folder is a fresh one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REIDKIT_DATA", str(world))
     made = []
 
     def make(**options):
@@ -36,10 +43,10 @@ def faked(monkeypatch, tmp_path):
 
 def test_a_grid_prints_its_table_and_the_same_call_trains_nothing_more(call, faked):
     made = faked()
-    words = ("sweep", SMOKE, f"{MARGIN}=0.2,0.4", "--seeds", "2", "--metrics", "R@1,mAP")
+    words = ("sweep", SMOKE, f"{MARGIN}=0.2,0.4", "--seeds", "2", "--metrics", "rank-1,mAP,rank-1")
     code, out, error = call(*words)
     assert code == 0, error
-    folder = Path("runs/sweep-resnet_ranked_list")
+    folder = Path("runs/sweep-smoke-resnet_ranked_list")
     assert {path.name for path in folder.iterdir()} > {"sweep.csv", "sweep.json", "sweep.png"}
     assert (folder / "margin=0.2" / "seed-1" / "config.yaml").is_file()
     assert "79.50 +- 0.71" in out and "pixels" in out
@@ -65,7 +72,7 @@ def test_a_failed_run_is_exit_code_1_and_a_stopped_sweep_says_how_to_go_on(call,
     faked(stop_after=0)
     code, out, error = call(*words)
     assert code == 1
-    assert "1 of 2 runs are finished" in error
+    assert "stopped; 1 of 2 runs are finished, 1 more begun and saved; go on" in error
     command = shlex.split(error.rpartition("go on with: ")[2].strip())
     assert command[1:] == [str(word) for word in words]
     faked()
@@ -103,6 +110,9 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(call, faked):
         ((f"{MARGIN}=0.1..0.5",), "a range is for --search"),
         (("optim.lr=0.1,0.10",), "are the same config"),
         (("data.test=[]",), "data.test is empty"),
+        (("data.test=[synthetic],[market1501]",), "compares scores on one test set"),
+        (("--out", SMOKE), "is a file; name a folder"),
+        (("--out", SMOKE / "s"), "resnet_ranked_list.yaml is a file; name a folder"),
     ],
 )
 def test_a_wrong_call_is_one_message_before_anything_is_trained(call, faked, words, told):
@@ -112,8 +122,55 @@ def test_a_wrong_call_is_one_message_before_anything_is_trained(call, faked, wor
 
 
 def test_a_score_that_nobody_reports_is_a_wrong_call(call, faked):
-    code, _, error = call("sweep", SMOKE, "--metrics", "R@9")
-    assert code == 2 and "reports: R@1, mAP" in error
+    made = faked()
+    code, _, error = call("sweep", SMOKE, "--metrics", "R@9,mAP")
+    assert code == 2 and "--metrics R@9: synthetic reports: mAP, mINP, rank-1" in error
+    assert not made and not Path("runs").exists()
+
+
+def test_a_damaged_file_of_a_run_is_one_line_that_names_it(call, faked):
+    words = ("sweep", SMOKE, f"{MARGIN}=0.2,0.4", "--seeds", "1", "--out", "s")
+    call(*words)
+    for name in ("scores.json", "model.json"):
+        path = Path("s/margin=0.4/seed-0", name)
+        whole = path.read_text()
+        path.write_text(whole[:20])
+        code, _, error = call(*words)
+        assert code == 1 and f"{path} is damaged" in error and "Traceback" not in error
+        path.write_text(whole)
+    assert call(*words)[0] == 0
+
+
+def test_a_table_that_cannot_be_drawn_is_not_lost(call, faked, monkeypatch):
+    def breaks(*_, **__):
+        raise ValueError("no\nway")
+
+    monkeypatch.setattr(sweeping.conduct.visualise, "sweep_chart", breaks)
+    code, out, _ = call("sweep", SMOKE, f"{MARGIN}=0.2,0.4", "--seeds", "1", "--out", "s")
+    assert code == 1 and out.index("79.00") < out.index("not drawn: s/sweep.png: no way\n")
+    code, out, error = call("sweep", SMOKE, "--seeds", "1", "--out", "t", "--json")
+    assert code == 1 and json.loads(out)["rows"] and "not drawn" in error
+
+
+def test_a_table_of_another_grid_gives_way_and_that_is_said(call, faked):
+    words = ("sweep", SMOKE, "--seeds", "1", "--out", "s")
+    replaced = "sweep.json of another grid (losses.1.margin) is replaced; its runs stay"
+    for values, said in ((("0.2", "0.4"), False), (("0.2", "0.4", "0.6"), False)):
+        code, out, _ = call(*words, f"{MARGIN}={','.join(values)}")
+        assert code == 0 and (replaced in out) == said
+    code, out, _ = call(*words, "optim.lr=1e-3,1e-4")
+    assert code == 0 and replaced in out and Path("s/margin=0.2/seed-0").is_dir()
+
+
+def test_data_that_changed_since_a_run_finished_is_refused(call, faked):
+    words = ("sweep", SMOKE, f"{MARGIN}=0.2,0.4", "--seeds", "1", "--out", "s")
+    call(*words)
+    for run in Path("s").glob("margin*/seed-0"):
+        rewrite(run / "data.json", fingerprint="0123")
+    before = len(faked())
+    code, _, error = call(*words)
+    assert code == 2 and "the data changed since" in error and "name another --out" in error
+    assert len(faked()) == before, "before anything is trained"
 
 
 def test_a_sweep_is_not_started_by_torchrun(call, faked, monkeypatch):
@@ -148,15 +205,10 @@ def test_two_sweeps_do_not_share_a_folder(call, faked):
 def test_the_help_warns_of_choosing_by_the_test_set(call):
     code, out, _ = call("sweep", "--help")
     assert code == 0 and "overfits" in out and "validation" in out
+    assert "stay failed" in " ".join(out.replace("\u2502", " ").split())
 
 
 # Real trainings
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder for the benchmarks, so that the tiny world is rendered once."""
-    return tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture

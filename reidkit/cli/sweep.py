@@ -37,7 +37,11 @@ def sweep(
         str, typer.Option(help="Scores to compare, such as R@1,MAP@R; the first one decides.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="The sweep's folder; runs/sweep-CONFIG by default.")
+        Path | None,
+        typer.Option(
+            help="The sweep's folder; runs/sweep-FOLDER-CONFIG by default: the config's folder "
+            "and name."
+        ),
     ] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Trainings at the same time, which share the cores.")
@@ -56,8 +60,9 @@ def sweep(
     """Train a grid of settings with several seeds each, and compare them in one table.
 
     The same call again goes on: finished runs are kept, interrupted ones resumed, failed ones
-    tried anew. The table (sweep.csv, sweep.json, sweep.png) has mean and standard deviation over
-    the seeds, and what was spent: rows of unequal budgets are no comparison, and it says so.
+    tried anew (of a --search they stay failed). The table (sweep.csv, sweep.json, sweep.png) has
+    mean and standard deviation over the seeds, and what was spent: rows of unequal budgets are no
+    comparison, and it says so.
 
     WARNING: whoever chooses by the test set overfits to it, a search above all. Choose by a
     validation benchmark in data.test, then score the winner once on the real one:
@@ -74,11 +79,16 @@ def sweep(
     from reidkit.compose import sweep as sweeping
     from reidkit.engine import Interrupted
 
-    folder = out or Path("runs") / f"sweep-{config.stem}"
+    folder = out or Path("runs") / _folder_name(config)
+    in_the_way = [
+        place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()
+    ]
+    if in_the_way:
+        raise WrongCall(f"--out {folder}: {in_the_way[0]} is a file; name a folder")
     assignments = sweeping.read_assignments(values or ())
     variants = sweeping.read_variants(grid) if grid is not None else {}
     chosen = sweeping.read_seeds(seeds)
-    names = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     if search is None:
         sweeping.refuse_ranges(assignments)
         points = sweeping.make_points(assignments, variants, otherwise=config.stem)
@@ -86,6 +96,7 @@ def sweep(
         configs = sweeping.configure(config, points)
         runs = sweeping.make_runs(configs, chosen, folder)
         expected = len(runs)
+        sweeping.refuse_changed_data(runs)
     else:
         sweeping.require_optuna()
         space, fixed = sweeping.read_space(assignments, variants)
@@ -94,6 +105,7 @@ def sweep(
         configs = sweeping.configure(config, points)
         runs = []
         expected = search * len(chosen)
+    sweeping.refuse_unknown(names, next(iter(configs.values())))
     if dry_run:
         _list_runs(runs, configs, expected, folder, as_json)
         return
@@ -109,19 +121,21 @@ def sweep(
             expected=expected,
             console=console,
         )
+        work.tell_replaced()
         console.say(f"{expected} runs in {folder}, {jobs} at a time; each prints to console.txt")
         with sweeping.stopping(work.trainer):
             if search is None:
                 work.perform(points, runs)
             else:
                 sweeping.Search(config, work, space, fixed, variants).run(search, minutes)
-        picture = work.draw()
-    _tell(work, config, picture, as_json)
+        _tell(work, config, as_json)
+        drawn = _draw(work, as_json)
     if work.trainer.stopped:
         again = shlex.join(["reidkit", *sys.argv[1:]])
         finished = f"{len(work.found)} of {expected} runs are finished"
-        raise Interrupted(f"stopped; {finished}, the others were saved; go on with: {again}")
-    if work.failed:
+        saved = f", {work.saved} more begun and saved" if work.saved else ""
+        raise Interrupted(f"stopped; {finished}{saved}; go on with: {again}")
+    if work.failed or not drawn:
         raise typer.Exit(1)
 
 
@@ -147,7 +161,13 @@ def _list_runs(
     print(f"{expected} runs in {folder}")
 
 
-def _tell(work: "Sweep", config: Path, picture: Path | None, as_json: bool) -> None:
+def _folder_name(config: Path) -> str:
+    """`sweep-FOLDER-CONFIG`: many configs are called like others in another folder."""
+    parent = Path(os.path.abspath(config)).parent.name
+    return "-".join(word for word in ("sweep", parent, config.stem) if word)
+
+
+def _tell(work: "Sweep", config: Path, as_json: bool) -> None:
     """Print the table, and where it is."""
     from reidkit.compose.sweep import text_of
 
@@ -160,5 +180,16 @@ def _tell(work: "Sweep", config: Path, picture: Path | None, as_json: bool) -> N
         words = ["reidkit", "train", str(config), *table.best.point.overrides]
         work.console.say(f"the first row again: {shlex.join(words)}")
     work.console.say(f"table: {work.out / 'sweep.csv'}, {work.out / 'sweep.json'}")
-    if picture is not None:
+
+
+def _draw(work: "Sweep", as_json: bool) -> bool:
+    """Draw the table and print where, or why not; whether that went well."""
+    try:
+        picture = work.draw()
+    except Exception as error:  # whatever a drawing raises, the table is there
+        why = " ".join(str(error).split()) or type(error).__name__
+        work.console.say(f"not drawn: {work.out / 'sweep.png'}: {why}")
+        return False
+    if picture is not None and not as_json:
         work.console.say(f"picture: {picture}")
+    return True

@@ -425,6 +425,8 @@ class Run:
         sides: Sequence[tuple[Benchmark, Features, Features]],
     ) -> None:
         """Print the scores, write them with the model, and draw."""
+        self.write_scores(found)
+        self.save_model(found)  # the run is whole now, whatever becomes of the pictures
         for position, (test, query, gallery) in enumerate(sides):
             rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
             self.console.say(comparison(test.name, rows))
@@ -439,8 +441,6 @@ class Run:
             self.console.say(
                 f"best on the way: {100 * best['score']:.2f}% after epoch {int(best['epoch'])}"
             )
-        self.write_scores(found)
-        self.save_model(found)
         visualise.curves(self.out / "log.jsonl", self.out / "curves.png")
         self.console.say(f"curves: {self.out / 'curves.png'}")
         self.console.say(f"model: {self.out / 'model.safetensors'}")

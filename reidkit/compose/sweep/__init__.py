@@ -1,5 +1,6 @@
 """Many trainings of one config: a grid or a search, several seeds, one table."""
 
+from reidkit.compose.sweep.checks import refuse_changed_data, refuse_unknown
 from reidkit.compose.sweep.conduct import Sweep
 from reidkit.compose.sweep.grid import (
     Point,
@@ -34,6 +35,8 @@ __all__ = [
     "Run",
     "configure",
     "make_runs",
+    "refuse_unknown",
+    "refuse_changed_data",
     "Trainer",
     "Outcome",
     "Processes",

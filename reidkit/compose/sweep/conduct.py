@@ -16,7 +16,7 @@ from reidkit.compose.sweep.results import Result, read_result
 from reidkit.compose.sweep.runs import Run
 from reidkit.compose.sweep.table import Row, Table
 from reidkit.config import ConfigError
-from reidkit.engine import Console
+from reidkit.engine import Console, saved_states
 from reidkit.files import write_atomically
 
 LABEL = 44  # letters at a bar
@@ -48,7 +48,18 @@ class Sweep:
     found: dict[Key, Result] = field(default_factory=dict)
     failed: dict[Key, str] = field(default_factory=dict)
     trained_here: int = 0
+    saved: int = 0  # trainings that were stopped, with a state to go on from
     began: float = field(default_factory=time.monotonic)
+
+    def tell_replaced(self) -> None:
+        """Say it where the table in the folder is of other settings and gives way to this one."""
+        try:
+            before = set(json.loads((self.out / "sweep.json").read_text())["settings"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or nothing to keep
+            return
+        if before != set(self.keys):
+            names = ", ".join(sorted(before)) or "no setting"
+            self.console.say(f"sweep.json of another grid ({names}) is replaced; its runs stay")
 
     def perform(self, points: Sequence[Point], runs: Sequence[Run]) -> None:
         """Bring all runs of some more points to their end, as far as none fails and nobody asks to
@@ -81,12 +92,16 @@ class Sweep:
 
     def after(self, run: Run, outcome: Outcome) -> None:
         """Tell how a run ended, and write the table anew."""
-        if outcome.stopped and run.state != "finished":
+        finished = run.state == "finished"
+        if outcome.stopped and not finished:
+            self.saved += bool(saved_states(run.folder / "state.pt"))
             return
         self.trained_here += 1
-        if run.state == "finished":
+        if finished:
             self.take(run)
             self.say_done(run)
+            if outcome.failure and not outcome.stopped:
+                self.console.say(f"{run.title} has its scores, but then: {outcome.failure}")
         else:
             reason = outcome.failure or f"ended without scores, see {run.console}"
             self.failed[run.point, run.seed] = reason
@@ -96,11 +111,10 @@ class Sweep:
     def say_done(self, run: Run) -> None:
         """A line of a finished run: its score, its time, and the time that is left."""
         result = self.found[run.point, run.seed]
-        name = self.metrics[0]
-        self.console.say(
-            f"{self._count()} {run.title}: {name} {100 * result.scores[name]:.2f}%, trained for "
-            f"{result.spent.seconds:.0f} s{self._left()}"
-        )
+        name, seconds = self.metrics[0], result.spent.seconds
+        told = "" if seconds is None else f", trained for {seconds:.0f} s"
+        score = f"{name} {100 * result.scores[name]:.2f}%"
+        self.console.say(f"{self._count()} {run.title}: {score}{told}{self._left()}")
 
     def _count(self) -> str:
         return f"[{len(self.found) + len(self.failed)}/{self.expected}]"

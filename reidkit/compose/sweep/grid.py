@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from reidkit.config import ConfigError, parse_yaml
+from reidkit.config import ConfigError, read_yaml
 
 VARIANT = "variant"  # the column of named variants
 LONGEST = 40  # letters of a value in a folder's name
@@ -72,7 +72,7 @@ def read_variants(path: Path) -> dict[str, tuple[str, ...]]:
     """name -> overrides, from a YAML file that maps names to lists of overrides."""
     if not path.is_file():
         raise ConfigError(str(path), ["there is no such file of variants"])
-    found = parse_yaml(path.read_text(), str(path))
+    found = read_yaml(path)
     example = "such as `rll: [losses.0.margin=0.4, optim.lr=1e-4]`"
     if not isinstance(found, dict) or not found:
         raise ConfigError(str(path), [f"expected names with lists of overrides, {example}"])

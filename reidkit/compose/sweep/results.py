@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidkit.compose.sweep.runs import Run
+from reidkit.compose.sweep.runs import Run, damaged, read_json
 from reidkit.data import BASELINES
 
 YARDSTICKS = (*BASELINES, "untrained")  # rows of scores.json that no training has changed
@@ -17,13 +17,14 @@ class Spent:
     """What a training took.
 
     `seconds` of training alone; `steps` of the optimiser; `images` that the model was shown, each
-    as often as it was; `weights` that were learned, those of the losses among them.
+    as often as it was; `weights` that were learned, those of the losses among them. None where an
+    older run does not tell.
     """
 
-    seconds: float
+    seconds: float | None
     steps: int
     images: int
-    weights: int
+    weights: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,29 @@ class Result:
 
 
 def read_result(run: Run) -> Result:
-    """The result of a finished run."""
-    report = json.loads((run.folder / "scores.json").read_text())
-    rows: dict[str, dict[str, float]] = {}
-    for position, benchmark in enumerate(run.trained_benchmarks()):
+    """The result of a finished run; ValueError names a damaged file."""
+    scores: dict[str, float] = {}
+    yardsticks: dict[str, dict[str, float]] = {}
+    path = run.folder / "scores.json"
+    report = read_json(path) if path.is_file() else {}
+    for position, (benchmark, trained) in enumerate(run.trained.items()):
         prefix = f"{benchmark}/" if position else ""
-        for row, scores in report[benchmark].items():
-            named = {prefix + name: value for name, value in scores["scores"].items()}
-            rows.setdefault(row, {}).update(named)
-    yardsticks = {name: scores for name, scores in rows.items() if name in YARDSTICKS}
-    return Result(rows["trained"], yardsticks, _spent(run))
+        scores.update({prefix + name: value for name, value in trained.items()})
+        try:
+            rows = {
+                name: {prefix + metric: float(value) for metric, value in row["scores"].items()}
+                for name, row in report.get(benchmark, {}).items()
+                if name in YARDSTICKS
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged(path, f"{benchmark} holds no scores by name") from error
+        for name, named in rows.items():
+            yardsticks.setdefault(name, {}).update(named)
+    return Result(scores, yardsticks, _spent(run))
 
 
 def _spent(run: Run) -> Spent:
-    card = json.loads((run.folder / "model.json").read_text())
+    info = read_json(run.folder / "model.json")["info"]
     batches = _batches(run.folder / "log.jsonl")
     settings = run.config
     batch = settings.data.batch
@@ -61,10 +71,10 @@ def _spent(run: Run) -> Spent:
     if batch.most_frames is not None:  # drawn evenly between the two
         frames = (batch.frames + batch.most_frames) / 2
     return Spent(
-        seconds=float(card["info"]["seconds"]),
+        seconds=info.get("seconds"),
         steps=settings.optim.epochs * -(-an_epoch // settings.optim.accumulate),
         images=round(batches * batch.identities * batch.instances * frames),
-        weights=int(card["info"]["weights"]),
+        weights=info.get("weights"),
     )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from reidkit.compose.building import check
 from reidkit.compose.sweep.grid import Point
@@ -14,7 +14,7 @@ from reidkit.config import (
     differences,
     load_config,
     parse_config,
-    parse_yaml,
+    read_yaml,
 )
 
 
@@ -45,25 +45,39 @@ class Run:
     @property
     def state(self) -> Literal["finished", "begun", "new"]:
         """Whether its folder holds scores of the trained model, a run to resume, or none."""
-        if self.trained_benchmarks() and (self.folder / "model.json").is_file():
+        if self.trained:
             return "finished"
         return "begun" if (self.folder / "config.yaml").is_file() else "new"
 
-    def trained_benchmarks(self) -> list[str]:
-        """The test benchmarks, first one first, with scores of the trained model; empty where one
-        is missing."""
-        report = self.folder / "scores.json"
-        if not report.is_file():
-            return []
-        found = [name for name, rows in json.loads(report.read_text()).items() if "trained" in rows]
-        return found if len(found) >= len(self.config.data.test) else []
+    @property
+    def trained(self) -> Mapping[str, Mapping[str, float]]:
+        """Scores of the trained model by test benchmark, the first one first; empty where one is
+        missing.
+
+        Of `model.json`, which only a training writes: scores.json also takes what `reidkit
+        evaluate` finds.
+        """
+        card = self.folder / "model.json"
+        if not card.is_file():
+            return {}
+        info = read_json(card).get("info", {})
+        found = info.get("scores", {}) if isinstance(info, dict) else None
+        if not isinstance(found, dict) or not all(isinstance(s, dict) for s in found.values()):
+            raise damaged(card, "its scores are no numbers by name")
+        return found if len(found) >= len(self.config.data.test) and all(found.values()) else {}
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Which samples it was trained on, None before it began."""
+        facts = self.folder / "data.json"
+        return read_json(facts).get("fingerprint") if facts.is_file() else None
 
     def faults(self) -> list[str]:
         """Why its folder cannot be used: it holds a run of another config."""
         before = self.folder / "config.yaml"
         if not before.is_file():
             return []
-        old = parse_config(parse_yaml(before.read_text(), str(before)), str(before))
+        old = parse_config(read_yaml(before), str(before))
         changed = differences(old.model_dump(mode="json"), self.config.model_dump(mode="json"))
         if not changed:
             return []
@@ -73,8 +87,25 @@ class Run:
         ]
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of a run; ValueError names a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise damaged(path, "no object")
+    return content
+
+
+def damaged(path: Path, why: str) -> ValueError:
+    """The error that names a file of a run that cannot be read, and what to do."""
+    return ValueError(f"{path} is damaged ({why}): remove {path.parent} to train it anew")
+
+
 def configure(config: Path, points: Iterable[Point]) -> dict[str, RunConfig]:
-    """Each point's config by its name; a ConfigError with the faults of all of them."""
+    """Each point's config by its name; a ConfigError with the faults of all of them, or where their
+    test benchmarks are not the same."""
     found: dict[str, RunConfig] = {}
     faults: dict[str, list[str]] = {}
     points = list(points)
@@ -94,7 +125,22 @@ def configure(config: Path, points: Iterable[Point]) -> dict[str, RunConfig]:
             str(config),
             [f"{_who(names, len(points))}{fault}" for fault, names in faults.items()],
         )
+    _refuse_other_tests(str(config), found)
     return found
+
+
+def _refuse_other_tests(source: str, configs: Mapping[str, RunConfig]) -> None:
+    first: tuple[str, object] | None = None
+    for name, config in configs.items():
+        tests = [
+            one.model_copy(update={"root": one.root or config.data.root})
+            for one in config.data.test
+        ]
+        if first is None:
+            first = name, tests
+        elif tests != first[1]:
+            fault = f"{first[0]} and {name}: data.test differs; a sweep compares scores on one test"
+            raise ConfigError(source, [f"{fault} set: leave data.test the same for all"])
 
 
 def _who(names: Sequence[str], of: int) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from reidkit.compose.sweep.checks import refuse_changed_data
 from reidkit.compose.sweep.conduct import Sweep
 from reidkit.compose.sweep.grid import Point
 from reidkit.compose.sweep.ranges import Range, Space, chosen_point
-from reidkit.compose.sweep.runs import configure, make_runs
+from reidkit.compose.sweep.runs import Run, configure, make_runs
 from reidkit.config import ConfigError, load_config
 
 JOURNAL = "search.journal"
@@ -93,21 +94,23 @@ class Search:
 
     def _recall(self) -> None:
         """Take in what an earlier call has finished."""
+        runs: list[Run] = []
         for trial in self.study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
                 continue
             point = self._point(trial)
             self.sweep.points.append(point)
             try:
-                runs = make_runs(configure(self.config, [point]), self.sweep.seeds, self.sweep.out)
+                configs = configure(self.config, [point])
+                runs += make_runs(configs, self.sweep.seeds, self.sweep.out)
             except ConfigError as error:
                 self._refuse(point, error)
-                continue
-            for run in runs:
-                if run.state == "finished":
-                    self.sweep.take(run)
-                else:
-                    self.sweep.failed[run.point, run.seed] = f"not finished, see {run.console}"
+        refuse_changed_data(runs)
+        for run in runs:
+            if run.state == "finished":
+                self.sweep.take(run)
+            else:
+                self.sweep.failed[run.point, run.seed] = _lost(run)
         self.sweep.write()
 
     def _ask(self, number: int) -> Any:
@@ -157,6 +160,19 @@ class Search:
             self.study.tell(trial.number, value)
         elif any(key in self.sweep.failed for key in keys) and not self.sweep.trainer.stopped:
             self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+
+
+def _lost(run: Run) -> str:
+    """Why a run of a trial that is over has no scores, and what can be done."""
+    if not run.folder.is_dir():
+        return (
+            f"of an earlier call, and {run.folder} is gone; no trial is tried twice: give a larger "
+            "--search, or begin anew in another --out"
+        )
+    return (
+        f"failed in an earlier call, see {run.console}; no trial is tried twice: give a larger "
+        "--search"
+    )
 
 
 def require_optuna() -> Any:

@@ -49,20 +49,21 @@ class Row:
         return fmean(known) if known else None
 
 
-def within_error(best: Row, other: Row, metric: str) -> bool:
+def within_error(best: Row, other: Row, metric: str) -> bool | None:
     """Whether the difference of two means is at most one standard error of that difference,
-    sqrt(s1^2 / n1 + s2^2 / n2); False where a deviation is unknown."""
+    sqrt(s1^2 / n1 + s2^2 / n2); None where a deviation is unknown."""
     one, two = best.deviation(metric), other.deviation(metric)
     means = best.mean(metric), other.mean(metric)
     if one is None or two is None or means[0] is None or means[1] is None:
-        return False
+        return None
     counts = len(best.values(metric)), len(other.values(metric))
     return abs(means[0] - means[1]) <= float(np.sqrt(one**2 / counts[0] + two**2 / counts[1]))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows sorted by the first metric's mean, the best first, those without one last.
+    """Rows sorted by the first metric's mean, the best first, behind them those that lack seeds:
+    fewer runs are luckier.
 
     `keys` are the settings that vary, `remarks` what the sweep has to say besides.
     """
@@ -85,21 +86,26 @@ class Table:
     ) -> "Table":
         """The table of these rows, in order."""
 
-        def place(row: Row) -> float:
+        def place(row: Row) -> tuple[bool, float]:
             mean = row.mean(metrics[0]) if metrics else None
-            return float("inf") if mean is None else -mean
+            incomplete = not set(seeds) <= set(row.found)
+            return incomplete, float("inf") if mean is None else -mean
 
         return cls(sorted(rows, key=place), keys, metrics, seeds, remarks)
 
     @property
     def best(self) -> Row | None:
-        """The row with the highest mean, None where nothing is finished."""
+        """The row with the highest mean, of those with all seeds where there is one; None where
+        nothing is finished."""
         return self.rows[0] if self.rows and self.rows[0].found else None
 
-    def tied(self, row: Row) -> bool:
-        """Whether the best is better than this row by no more than one standard error."""
+    def tied(self, row: Row) -> bool | None:
+        """Whether the best is better than this row by no more than one standard error, None where
+        that is unknown."""
         best = self.best
-        return best is not None and row is not best and within_error(best, row, self.metrics[0])
+        if best is None:
+            return None
+        return False if row is best else within_error(best, row, self.metrics[0])
 
     def yardsticks(self) -> dict[str, dict[str, list[float]]]:
         """Baselines and the untrained model: row -> metric -> its values, one a run, or a single
@@ -126,7 +132,10 @@ class Table:
         if found and len(self.seeds) == 1:
             return ["one seed: nothing tells a better row from a luckier one; give --seeds 3"]
         if len({len(row.found) for row in found}) > 1 or len(found) < len(self.rows):
-            return ["not the same number of runs in every row: some failed or are still to come"]
+            return [
+                "not the same number of runs in every row: some failed or are still to come, and "
+                "such rows come last"
+            ]
         return []
 
     def _yardstick_notes(self) -> list[str]:
@@ -191,7 +200,8 @@ class Table:
             ]
             settings = [row.point.settings.get(key, "") for key in self.keys]
             cost = [row.spent(what) for what in SPENT]
-            ends = (int(self.tied(row)), len(row.failed))
+            tied = self.tied(row)
+            ends = (None if tied is None else int(tied), len(row.failed))
             writer.writerow([row.point.name, *settings, len(row.found), *numbers, *cost, *ends])
         return file.getvalue()
 
