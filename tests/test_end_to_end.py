@@ -531,6 +531,22 @@ def test_a_store_of_smaller_pictures_than_the_training_is_refused(call, tmp_path
     assert code == 2 and "smaller than data.size (128, 64)" in error
 
 
+def test_a_store_packed_for_a_config_with_a_crop_is_one_to_train_from(call, tmp_path):
+    plain = RANKED_LIST.read_text()
+    config = tmp_path / "cropped.yaml"
+    cropped = plain.replace("size: [64, 32]", "size: [56, 28]\n  crop: 0.875")
+    config.write_text(cropped)
+    code, _, error = call("data", "pack", config, tmp_path / "store")
+    assert code == 0, error
+    store = f"data.store={tmp_path / 'store'}"
+    words = ("evaluate.every=0", "evaluate.pictures=0", "data.augment.crop=[0.5, 1.0]")
+    code, _, error = call("train", config, store, *words, "--out", tmp_path / "run")
+    assert code == 0, error
+    config.write_text(cropped.replace("[56, 28]", "[56, 56]\n  fit: white_square"))
+    code, _, error = call("data", "pack", config, tmp_path / "other")
+    assert code == 2 and "fit: white_square, which needs pictures unpacked" in error
+
+
 def test_a_restarted_worker_goes_on_with_the_run_of_its_own_launch_only(
     call, trained, tmp_path, monkeypatch
 ):

@@ -293,3 +293,18 @@ def test_damaged_test_pictures_leave_the_projected_model(root, tmp_path, monkeyp
     assert models.load_model(tmp_path / "run").embedding_size == 6
     assert models.read_card(tmp_path / "run").info["projection"]["shrink"] == 0.5
     assert data.labels_of(samples_of(tmp_path / "run")[0])[1] == 8
+
+
+def test_features_that_allow_no_projection_cost_no_scores(root, tmp_path, monkeypatch):
+    def degenerate(*_: object, **__: object) -> None:
+        raise ValueError("the 24 vectors vary in 5 directions only")
+
+    monkeypatch.setattr("reidkit.compose.training.fit_to", degenerate)
+    overrides = [*QUICK, f"data.root={root / 'data'}", "project={dim: 6}"]
+    config = load_config(SMOKE / "resnet_ranked_list.yaml", overrides)
+    with pytest.raises(ValueError, match="vary in 5 directions only"):
+        compose.train(config, tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "scores.json").read_text())["synthetic"]
+    assert "trained" in rows and "unprojected" not in rows
+    assert models.read_card(tmp_path / "run").info["scores"]["synthetic"]
+    assert (tmp_path / "run" / "curves.png").is_file()

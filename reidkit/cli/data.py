@@ -185,7 +185,9 @@ def _pack_pictures(
         if settings.data.pixels != "rgb":
             raise WrongCall(f"{source} trains on silhouettes; pack the folder that holds them")
         samples, _ = compose.load_benchmarks(settings)
-        height, width = settings.data.size
+        if settings.data.fit != "stretch":
+            raise WrongCall(f"{source} has fit: {settings.data.fit}, which needs pictures unpacked")
+        height, width = compose.preprocessing_of(settings).read_size
     else:
         if ":" not in source and source in data.BENCHMARKS:
             source += ":train"

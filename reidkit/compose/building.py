@@ -66,6 +66,10 @@ def _misfits(config: RunConfig) -> list[str]:
             "model 'projected' is what a training gives, not what it takes: write the inner model, "
             "and project: {dim: ...} beside it"
         )
+    if name == "multi_level" and config.data.stages:
+        found.append(
+            "data.stages: the heads of multi_level are made for one size; leave the stages out"
+        )
     if config.data.pixels != takes:
         found.append(
             f"data.pixels is {config.data.pixels}, but the model {name!r} takes {takes}; set "

@@ -28,13 +28,12 @@ from reidkit.compose.ranks import main_alone, main_first, mark_launch, together
 from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import (
     ConfigError,
-    ProjectConfig,
     RunConfig,
     differences,
     parse_config,
     parse_yaml,
 )
-from reidkit.distributed import is_main, launched_here, share_buffers, world_size
+from reidkit.distributed import FailedElsewhere, is_main, launched_here, share_buffers, world_size
 from reidkit.engine import Console, Interrupted, Schedule, StepReport, TrainState
 from reidkit.files import write_atomically
 from reidkit.types import Benchmark, Features, Sample, Scores
@@ -390,8 +389,7 @@ class Run:
             engine.update_batch_norm(self.state.best_model, self.loader)
         # First without scores: should one of the test images be damaged, the model is safe.
         main_alone(lambda: self.save_model({}))
-        if self.config.project is not None:
-            self.project(self.config.project)
+        failure = self.project() if self.config.project is not None else None
         model = self.state.best_model if self.projected is None else self.projected
         found: dict[str, Scores] = {}
         pictures: list[tuple[Benchmark, Features, Features]] = []
@@ -407,17 +405,28 @@ class Run:
                 beside["single frame"], _, _ = self.score(model, test, one)
             pictures.append((test, query, gallery))
         main_alone(lambda: self.tell(found, pictures))
+        if failure is not None:
+            raise failure
         return found
 
-    def project(self, wanted: ProjectConfig) -> None:
-        """Fit a projection to the training samples' features, and save the model with it."""
-        model = self.state.best_model
-        assert isinstance(model, models.EmbeddingModel)
+    def project(self) -> Exception | None:
+        """Fit a projection to the training samples' features, and save the model with it.
+
+        Returns why these features allow none: the training is over, and its model and scores are
+        not to be lost for that.
+        """
+        model, wanted = self.state.best_model, self.config.project
+        assert isinstance(model, models.EmbeddingModel) and wanted is not None
         features = self.features(model, self.samples)
-        self.projected, facts = fit_to(model, features, **wanted.model_dump())
+        try:
+            self.projected, facts = fit_to(model, features, **wanted.model_dump())
+        except (ValueError, FailedElsewhere) as error:
+            self.console.say(f"not projected: {error}")
+            return error
         self.facts["projection"] = facts
         self.console.say(in_words(facts))
         main_alone(lambda: self.save_model({}))
+        return None
 
     def tell(
         self,

@@ -62,14 +62,15 @@ class HierarchicalBatches(IdentityBatches):
             )
         if not 1 <= groups <= identities:
             raise ValueError(
-                f"groups is {groups}, expected from 1 to the {identities} identities of a batch"
+                f"data.batch.groups is {groups}, expected from 1 to the {identities} identities "
+                "of a batch"
             )
         self.groups = groups
         self._members = members_of(labels, super_classes)  # of each group, as places in the decks
         if len(self._members) < groups:
             raise ValueError(
-                f"groups is {groups}, but the samples have {len(self._members)}; expected no more "
-                "than they have: a sample's group is its domain and its `condition`"
+                f"data.batch.groups is {groups}, but the samples have {len(self._members)}; "
+                "expected no more than they have: a group is a domain with a `condition`"
             )
         lengths = np.array([len(members) for members in self._members])
         self._chunks = np.minimum(lengths, identities // groups)  # identities a group gives a batch

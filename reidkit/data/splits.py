@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from reidkit.data.benchmarks import examples
 from reidkit.registry import nearest
 
 T = TypeVar("T")
@@ -17,16 +18,19 @@ def by_name(
     test: Sequence[str] | None,
     *,
     kind: str = "class",
+    keys: tuple[str, str] = ("train", "test"),
 ) -> tuple[list[str], list[str]]:
     """Names to train on and names to test on, as listed; a list that is None is all the others.
+
+    `kind` and `keys` are what messages call the names and the two lists.
 
     Raises ValueError for a name that is not there, is listed twice or is on both lists, and where
     nothing is left to train on and to test on.
     """
-    for side, listed in (("train", train), ("test", test)):
+    for side, listed in zip(keys, (train, test), strict=True):
         for place, name in enumerate(listed or ()):
             if name not in names:
-                known = ", ".join(map(repr, sorted(names))) or "none"
+                known = ", ".join(examples(map(repr, sorted(names)))) or "none"
                 raise ValueError(
                     f"{side} names no {kind} {name!r}; there are: "
                     f"{known}.{nearest(name, sorted(names))}"
@@ -151,7 +155,7 @@ class Split:
                 f"{len(names)} classes to split, expected at least 2: one to train, one to test"
             )
         if self.test_classes is not None:
-            train, test = by_name(names, None, self.test_classes)
+            train, test = by_name(names, None, self.test_classes, keys=("train", "test_classes"))
             if not train:
                 raise ValueError("test_classes names every class: nothing is left to train on")
             return train, test
@@ -170,7 +174,7 @@ class Split:
         train: dict[str, list[T]] = {}
         test: dict[str, list[T]] = {}
         for name in sorted(pictures):
-            # Of its own, so that a class more or less does not change the others.
+            # Of its own, so that classes of one size are not all cut at the same places.
             seed = None if self.seed is None else f"{self.seed} {name}"
             if self.fold is not None:
                 train[name], test[name] = by_fold(pictures[name], self.fold, self.folds, seed)

@@ -21,7 +21,7 @@ class Memory(nn.Module):
     are in the checkpoint, and the same on all processes. In evaluation nothing is remembered.
 
     Args:
-        loss: a loss over pairs, {name: ranked_list, margin: 0.4} in a config, or an object; None
+        loss: a loss over pairs, a name, {name: ranked_list, margin: 0.4} or an object; None
             for the ranked list loss as it is.
         size: rows of earlier batches, M >= 1.
         embedding_size: D of the embeddings.
@@ -33,7 +33,7 @@ class Memory(nn.Module):
 
     def __init__(
         self,
-        loss: dict[str, Any] | PairLoss | None = None,
+        loss: dict[str, Any] | str | PairLoss | None = None,
         size: int = 1024,
         *,
         embedding_size: int,
@@ -41,7 +41,8 @@ class Memory(nn.Module):
         super().__init__()
         if size < 1:
             raise ValueError(f"size must be 1 or more rows, got {size}")
-        chosen = {"name": "ranked_list"} if loss is None else loss
+        chosen = "ranked_list" if loss is None else loss
+        chosen = {"name": chosen} if isinstance(chosen, str) else chosen
         self.loss = chosen if isinstance(chosen, PairLoss) else _pair_loss(chosen)
         self.register_buffer("vectors", torch.zeros(size, embedding_size))
         self.register_buffer("labels", torch.full((size,), EMPTY))
@@ -53,7 +54,7 @@ class Memory(nn.Module):
             queries = widen(embeddings)
             gallery = torch.cat([queries.detach(), self.vectors.to(queries)])  # (B + M, D)
             others = torch.cat([labels, self.labels.to(labels)])
-            pairs = pairs_of(labels, others, None)._replace(mined=True)
+            pairs = pairs_of(labels, others, None)
             pairs.positive.fill_diagonal_(False)  # a query is in the gallery, too
             pairs.negative.logical_and_(others != EMPTY)
             value = self.loss.compare(queries, gallery, pairs)

@@ -247,7 +247,9 @@ def _spec_faults(spec: Any) -> list[str]:
     if not faults:
         try:
             with torch.random.fork_rng(devices=[]):
-                LOSSES.build(name, args, **facts)
+                loss = LOSSES.build(name, args, **facts)
+            if "rate" in spec and not any(True for _ in loss.parameters()):
+                faults.append(f"rate = {spec['rate']!r}: {name} learns nothing; leave it out")
         except ValueError as error:
             faults.append(f"loss {name!r}: {error}")
     faults += _number_faults("weight", spec.get("weight", 1.0))

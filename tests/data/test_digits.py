@@ -94,6 +94,7 @@ def test_a_picture_that_is_lost_later_is_told(tmp_path):
 def test_digits_that_do_not_go_together_are_refused(tmp_path, arguments, words):
     with pytest.raises(ValueError, match=words):
         load_benchmark("digits", tmp_path, "off", **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_digits_are_chosen_and_keep_their_numbers(tmp_path):
@@ -237,8 +238,8 @@ class Trap:
 
 
 BAD_NPZ = {
-    "other names": ({"a": IMAGES, "b": LABELS}, r"holds a, b; expected a pair of: images and lab"),
-    "half a pair": ({"images": IMAGES}, r"holds images; expected a pair"),
+    "other names": ({"a": IMAGES, "b": LABELS}, r"holds 'a', 'b'; expected a pair of: images"),
+    "half a pair": ({"images": IMAGES}, r"holds 'images'; expected a pair"),
     "flat": ({"images": IMAGES.reshape(20, 30), "labels": LABELS}, r"has shape \(20, 30\), exp"),
     "channels first": (
         {"images": np.stack([IMAGES] * 3, 1), "labels": LABELS},

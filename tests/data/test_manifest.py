@@ -125,6 +125,14 @@ def test_a_tracklet_of_two_identities_is_a_fault(table):
         load_benchmark("manifest", file)
 
 
+@pytest.mark.parametrize("pids", ["12", "1234", "12345678"])
+def test_it_is_one_too_where_the_pictures_are_dealt_out_here(table, pids):
+    rows = [f"{letter}.png,{pid},t" for letter, pid in zip("abcdefgh", pids, strict=False)]
+    file = table("path,pid,tracklet", *rows, "x.png,7,u", "y.png,9,v")
+    with pytest.raises(ValueError, match="line 3: pid '2', but its tracklet has '1' in line 2"):
+        load_benchmark("manifest", file)
+
+
 def test_all_faults_come_in_one_error_five_named_and_the_rest_counted(table):
     file = table("path,pid,split", *[f"{name}.png,,train" for name in "abcdefg"], "h.png,1,train")
     with pytest.raises(ValueError, match=r"7 faulty lines .*line 6: no pid; and 2 more") as error:
@@ -270,7 +278,10 @@ def test_by_picture_each_identity_trains_and_is_tested(animals):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"test_classes": ["cow"]}, "manifest: test names no class 'cow'; there are: 'ant', 'bee'"),
+        (
+            {"test_classes": ["cow"]},
+            "manifest: test_classes names no class 'cow'; there are: 'ant', 'bee'",
+        ),
         ({"fold": 3, "folds": 3}, "manifest: fold is 3, expected 0 to 2"),
         ({"fold": 0, "folds": 6}, "manifest: folds is 6, but there are 5 classes"),
         ({"by": "person"}, "by = 'person'"),

@@ -127,7 +127,7 @@ def test_values_that_cannot_be_are_refused_before_any_data(arguments, words):
     [
         (Split(), {"a": ["a0"]}, "1 classes to split, expected at least 2"),
         (Split(fold=0), {"a": ["a0"], "b": ["b0"]}, "folds is 5, but there are 2 classes"),
-        (Split(test_classes=["z"]), PICTURES, "test names no class 'z'"),
+        (Split(test_classes=["z"]), PICTURES, "test_classes names no class 'z'"),
         (Split(test_classes=["a", "b"]), {"a": [1], "b": [2]}, "nothing is left to train on"),
         (Split(by="picture"), {"a": ["a0"], "b": ["b0"]}, "too few pictures to split by picture"),
         (Split(by="picture", fold=4), {"a": ["a0", "a1"]}, "too few pictures"),
@@ -136,3 +136,10 @@ def test_values_that_cannot_be_are_refused_before_any_data(arguments, words):
 def test_too_few_classes_or_pictures_are_refused(split, pictures, words):
     with pytest.raises(ValueError, match=words):
         split.deal(pictures)
+
+
+def test_of_many_names_a_message_shows_a_few():
+    names = [f"class {number}" for number in range(11_000)]
+    with pytest.raises(ValueError, match=r"test_classes names no class 'x'; .*10,995 more") as told:
+        Split(test_classes=["x"]).deal({name: ["a"] for name in names})
+    assert len(str(told.value)) < 200

@@ -64,6 +64,17 @@ def test_the_ranked_list_with_a_memory_equals_the_double_loop():
     assert_close(loss.labels, kept_labels)
 
 
+def test_nobody_pulls_himself_where_even_the_nearest_are_too_far():
+    rows, labels = next(batches(1))
+    loss = Memory(RankedListLoss(1.3, 1.0), 100, embedding_size=5).double()
+    slow, _ = reference.ranked_list(reference.unit(rows), labels.tolist(), 1.3, 1.0, TEMPERATURE)
+    assert loss(rows, labels).item() == pytest.approx(slow, abs=1e-10)
+
+
+def test_a_bare_name_is_enough():
+    assert Memory("triplet", 8, embedding_size=5).loss.__class__ is TripletLoss
+
+
 def test_the_first_batch_is_compared_with_itself_alone():
     rows, labels = next(batches(1))
     loss = Memory(RankedListLoss(), 100, embedding_size=5).double()

@@ -134,9 +134,11 @@ def test_every_parameter_has_exactly_one_optimiser():
     assert len(own) == len(main) == 1
 
 
+PROXIES = {"name": "metric_learning", "loss": "ProxyAnchorLoss"}
+
+
 def test_what_losses_learn_is_told_by_the_factor_on_its_rate():
-    proxies = {"name": "metric_learning", "loss": "ProxyAnchorLoss"}
-    specs = [{**proxies, "rate": 100}, {"name": "triplet"}, {**proxies, "weight": 2.0}]
+    specs = [{**PROXIES, "rate": 100}, {"name": "triplet"}, {**PROXIES, "weight": 2.0}]
     objective = build_objective(specs, num_classes=4, embedding_size=8)
     first, second = (
         [*objective.losses[name].parameters()] for name in ("metric_learning", "metric_learning_2")
@@ -147,8 +149,9 @@ def test_what_losses_learn_is_told_by_the_factor_on_its_rate():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"name": "triplet", "rate": -1}, "rate = -1 must be a number >= 0"),
-        ({"name": "triplet", "rate": "fast"}, "rate = 'fast' must be a number >= 0"),
+        ({**PROXIES, "rate": -1}, "rate = -1 must be a number >= 0"),
+        ({**PROXIES, "rate": "fast"}, "rate = 'fast' must be a number >= 0"),
+        ({"name": "triplet", "rate": 2}, "rate = 2: triplet learns nothing; leave it out"),
         ({"name": "center", "rate": 2}, "rate: center has an optimiser of its own; set its lr"),
     ],
 )

@@ -117,6 +117,8 @@ def read_npz(path: Path) -> list[Part]:
     Raises ValueError for a file that is none, for pickled objects, and without such a pair.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip file")
         with np.load(path, allow_pickle=False) as archive:
             # A pair only: archives hold other arrays too, of any kind.
             present = [pair for pair in NPZ_NAMES if set(pair) <= set(archive.files)]
@@ -127,14 +129,14 @@ def read_npz(path: Path) -> list[Part]:
         *(MemoryError, OverflowError, NotImplementedError, RuntimeError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
             f"{path} is no npz archive of plain arrays: {reason}. Write it with numpy.savez"
         ) from error
     if not present:
         pairs = ", ".join(f"{images} and {labels}" for images, labels in NPZ_NAMES)
         raise ValueError(
-            f"{path} holds {', '.join(names) or 'nothing'}; expected a pair of: {pairs}"
+            f"{path} holds {', '.join(map(repr, names)) or 'nothing'}; expected a pair of: {pairs}"
         )
     return [part_of(path, images, labels, arrays) for images, labels in present]
 

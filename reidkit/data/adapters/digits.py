@@ -62,7 +62,7 @@ def load(
 
     `source` is "uci" (1,797 digits of 8 x 8, Alpaydin and Kaynak 1998; scikit-learn brings them,
     no file is needed), "mnist" or "usps" in `root`, or a path, relative to `root`: an `.npz`, an
-    idx file of pictures, or a folder that holds such. All parts of a source (training, test) are
+    idx file of pictures, or a folder of idx files. All parts of a source (training, test) are
     one. They are written once as PNGs into `root`. Pid is the digit + 1, because pid 0 stands for
     distractors; each test picture asks all others.
     """
@@ -83,10 +83,12 @@ def read(
     Raises ValueError for digits that are not there or on both lists, and for a source that cannot
     be read; FileNotFoundError for one that is not there; OSError where nothing can be written.
     """
+    wanted = strings(train_classes), strings(test_classes)
     try:
+        by_name(strings(range(10)), *wanted, kind="digit")  # before anything is written
         folder, domain = pictures_of(root, source)
         digits = read_folder(folder, domain)
-        sides = by_name(sorted(digits), strings(train_classes), strings(test_classes), kind="digit")
+        sides = by_name(sorted(digits), *wanted, kind="digit")
     except ValueError as error:
         raise ValueError(f"digits: {error}") from error
     findings = []

@@ -158,13 +158,16 @@ def deal_rows(rows: list[Row], split: Split) -> list[Row]:
             f"split 'all' beside {own.text['split']!r} (line {own.line}); give every row a split, "
             "or none"
         )
-    samples: dict[str, dict[tuple[str, str, str], None]] = {}
+    owners: dict[tuple[str, str, str], str] = {}  # the first pid: `group` tells of others
     for row in rows:
-        if row.text["pid"] != "-1":
-            samples.setdefault(row.text["pid"], {})[sample_of(row)] = None
-    _, tested = split.deal({pid: list(found) for pid, found in samples.items()})
-    tests = {(pid, sample) for pid, found in tested.items() for sample in found}
-    sides = ["test" if (row.text["pid"], sample_of(row)) in tests else "train" for row in rows]
+        owners.setdefault(sample_of(row), row.text["pid"])
+    samples: dict[str, list[tuple[str, str, str]]] = {}
+    for sample, pid in owners.items():
+        if pid != "-1":
+            samples.setdefault(pid, []).append(sample)
+    _, tested = split.deal(samples)
+    tests = {sample for found in tested.values() for sample in found}
+    sides = ["test" if sample_of(row) in tests else "train" for row in rows]
     return [
         Row(row.line, {**row.text, "split": side}) for row, side in zip(rows, sides, strict=True)
     ]
