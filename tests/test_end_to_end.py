@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from reidkit.engine import Checkpointer
@@ -560,3 +561,22 @@ def test_a_restarted_worker_goes_on_with_the_run_of_its_own_launch_only(
     assert code == 0 and "resumed at" in out, error
     code, _, error = call("train", RANKED_LIST, "--out", tmp_path / "other")
     assert code == 1 and "already holds a run" in error
+
+
+def test_identities_on_both_sides_are_told(call, tmp_path, world):
+    for person in ("ann", "bob", "cid", "dan", "eve", "fay"):
+        (tmp_path / "photos" / person).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.random.default_rng(number).integers(0, 255, (16, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / person / f"{number}.png")
+    words = [f"data.{side}=[{{name: manifest, root: {tmp_path / 'photos'}}}]" for side in SIDES]
+    words += ["evaluate.baselines=[]", "evaluate.pictures=0", "data.batch.identities=3"]
+    told = "identities that are asked for are trained on, too"
+    code, out, error = call("train", RANKED_LIST, *words, "--out", tmp_path / "right")
+    assert code == 0 and told not in out, error
+    fold = "data.train.0.args={fold: 0, folds: 3}"
+    code, out, error = call("train", RANKED_LIST, *words, fold, "--out", tmp_path / "wrong")
+    assert code == 0 and told in out, error
+
+
+SIDES = ("train", "test")

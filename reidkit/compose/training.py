@@ -121,6 +121,13 @@ def _train(
         samples,
     )
     run.introduce(len(samples))
+    seen = {(sample.domain, sample.pid) for sample in samples}
+    for test in tests:
+        if both := seen & {(sample.domain, sample.pid) for sample in test.query}:
+            console.say(
+                f"{test.name}: {len(both)} identities that are asked for are trained on, too, so "
+                "scores say little about others; give data.train and data.test the same split"
+            )
     for line in changed:
         console.say(f"changed since the run began: {line}")
     if resume and main_alone(lambda: engine.saved_states(out / "state.pt") != []):

@@ -70,7 +70,7 @@ class HierarchicalBatches(IdentityBatches):
         if len(self._members) < groups:
             raise ValueError(
                 f"data.batch.groups is {groups}, but the samples have {len(self._members)}; "
-                "expected no more than they have: a group is a domain with a `condition`"
+                "expected no more than they have: a group is what `condition` says of a sample"
             )
         lengths = np.array([len(members) for members in self._members])
         self._chunks = np.minimum(lengths, identities // groups)  # identities a group gives a batch

@@ -100,7 +100,8 @@ class IdentityBatches(EpochSampler):
                 members.setdefault(label, []).append(position)
         if len(members) < identities:
             raise ValueError(
-                f"{product} needs at least {identities} identities; found {len(members)}"
+                f"{product} needs at least {identities} identities; found {len(members)} to train "
+                "on: set data.batch.identities"
             )
         self.identities = identities
         self.instances = instances
