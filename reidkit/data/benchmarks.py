@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+UNPACK = "Unpack the original archive again."
 EXAMPLES = 5  # how many files or lines a message names before it only counts
 
 
@@ -65,6 +66,28 @@ def examples(items: Iterable[str]) -> tuple[str, ...]:
     found = list(items)
     rest = len(found) - EXAMPLES
     return tuple(found[:EXAMPLES]) + ((f"and {rest:,} more",) if rest > 0 else ())
+
+
+def wrong_counts(
+    splits: Mapping[str, Sequence[Sample]],
+    expected: Mapping[str, tuple[int, int]],
+    identities: str,
+    samples: str,
+) -> list[Finding]:
+    """An error for each split whose numbers of identities and samples are not those published.
+
+    `identities` and `samples` are what the benchmark calls them.
+    """
+    faults = []
+    for split, found in splits.items():
+        pids, count = len({sample.pid for sample in found}), len(found)
+        if split in expected and (pids, count) != expected[split]:
+            what = (
+                f"{split} has {pids:,} {identities} and {count:,} {samples}, expected "
+                f"{expected[split][0]:,} and {expected[split][1]:,}"
+            )
+            faults.append(Finding("error", what, UNPACK))
+    return faults
 
 
 def default_root() -> Path:

@@ -1,7 +1,8 @@
 """From samples to batches: collate, and loaders for training and evaluation."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import cv2
@@ -179,25 +180,16 @@ def train_loader(
     )
     sampler: EpochSampler
     camids = [sample.camid for sample in samples]
-    if sampling == "identities" and groups is None:
-        sampler = IdentityBatches(
+    if sampling == "identities":
+        deal: Callable[..., EpochSampler] = IdentityBatches
+        if groups is not None:
+            super_classes = [f"{sample.domain}: {sample.condition}" for sample in samples]
+            deal = partial(HierarchicalBatches, super_classes=super_classes, groups=groups)
+        sampler = deal(
             labels,
             camids,
             identities=identities,
             instances=instances,
-            seed=seed,
-            camera_balanced=camera_balanced,
-            rank=rank,
-            world=world,
-        )
-    elif groups is not None:
-        sampler = HierarchicalBatches(
-            labels,
-            camids,
-            [f"{sample.domain}: {sample.condition}" for sample in samples],
-            identities=identities,
-            instances=instances,
-            groups=groups,
             seed=seed,
             camera_balanced=camera_balanced,
             rank=rank,

@@ -10,7 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from reidkit.data import BENCHMARKS, READERS, check_benchmark, load_benchmark
-from reidkit.data.adapters.structs import read_structs
+from reidkit.data.adapters.matlab import read_structs
 from reidkit.evaluation.protocols import protocol
 
 SETS = {"cub200": "cub200", "cars196": "cars196", "sop": "sop", "inshop": "in_shop"}

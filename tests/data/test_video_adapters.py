@@ -10,8 +10,9 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from reidkit.data import check_benchmark, load_benchmark
-from reidkit.data.adapters import ilids_vid, mars, prid2011, tracklets
-from reidkit.data.adapters.tracklets import find_root, read_mat
+from reidkit.data.adapters import ilids_vid, mars, matlab, prid2011
+from reidkit.data.adapters.matlab import read_mat
+from reidkit.data.adapters.tracklets import find_root
 from reidkit.data.synthetic.mars_layout import Track, frame_name, write_mars_info
 from reidkit.data.synthetic.video_stand_ins import (
     write_ilids_vid,
@@ -368,7 +369,7 @@ def test_a_table_of_anything_but_whole_numbers_is_refused(tmp_path, value):
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     savemat(tmp_path / "a.mat", {"x": np.zeros((1000, 100))}, do_compression=True)
     assert read_mat(tmp_path / "a.mat", "x").shape == (1000, 100)
-    monkeypatch.setattr(tracklets, "_LARGEST", 10_000)
+    monkeypatch.setattr(matlab, "_LARGEST", 10_000)
     with pytest.raises(ValueError, match="cut short or too large"):
         read_mat(tmp_path / "a.mat", "x")
 

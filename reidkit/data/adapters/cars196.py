@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from reidkit.data.adapters.class_sets import find_folder, lost, zero_shot
-from reidkit.data.adapters.structs import Row, read_structs
+from reidkit.data.adapters.matlab import Row, read_structs
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Reading, settle
 from reidkit.types import Benchmark, CheckLevel
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from reidkit.data.adapters.tracklets import UNPACK, missing_frames
-from reidkit.data.benchmarks import Finding, Reading, examples
+from reidkit.data.adapters.tracklets import missing_frames
+from reidkit.data.benchmarks import UNPACK, Finding, Reading, examples, wrong_counts
 from reidkit.types import EvalProtocol, Sample
 
 # As `evaluation.protocols` has them by name; a test holds them together.
@@ -71,24 +71,8 @@ def retrieval(
 ) -> Reading:
     """A reading whose query and gallery are `test`; see `zero_shot`."""
     found = [*findings, *missing_frames((*train, *test), folder)]
-    found += count_faults({"train": train, "test": test}, expected)
+    found += wrong_counts({"train": train, "test": test}, expected, "classes", "images")
     return Reading(name, train, test, test, protocol, tuple(found))
-
-
-def count_faults(
-    splits: Mapping[str, Sequence[Sample]], expected: Mapping[str, tuple[int, int]]
-) -> list[Finding]:
-    """Splits with other numbers of classes and pictures than published."""
-    faults = []
-    for split, samples in splits.items():
-        found = (len({sample.pid for sample in samples}), len(samples))
-        if found != expected[split]:
-            what = (
-                f"{split} has {found[0]:,} classes and {found[1]:,} images, expected "
-                f"{expected[split][0]:,} and {expected[split][1]:,}"
-            )
-            faults.append(Finding("error", what, UNPACK))
-    return faults
 
 
 def read_table(path: Path, columns: int, skip: int) -> tuple[list[list[str]], list[Finding]]:

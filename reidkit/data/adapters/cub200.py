@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from reidkit.data.adapters.class_sets import find_folder, lost, read_table, zero_shot
-from reidkit.data.adapters.tracklets import UNPACK
 from reidkit.data.benchmarks import (
     BENCHMARKS,
     READERS,
+    UNPACK,
     Finding,
     Reading,
     examples,

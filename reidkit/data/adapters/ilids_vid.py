@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+from reidkit.data.adapters.matlab import read_mat
 from reidkit.data.adapters.tracklets import (
     PROTOCOL,
     Pair,
     assemble,
     halves,
     open_pair,
-    read_mat,
 )
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle
 from reidkit.types import Benchmark, CheckLevel

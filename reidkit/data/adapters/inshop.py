@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from reidkit.data.adapters.class_sets import (
-    count_faults,
     find_folder,
     line_faults,
     lost,
     read_table,
 )
 from reidkit.data.adapters.tracklets import missing_frames
-from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle
+from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle, wrong_counts
 from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
 
 # garments, images; 7,982 and 52,712 in all as published, the three parts from memory (unverified)
@@ -59,7 +58,8 @@ def read(root: Path, *, pictures: Pictures | None = None) -> Reading:
         return lost("inshop", f"folder {' or '.join(map(repr, names))}", folder)
     splits, findings = read_list(path, base)
     everything = [sample for samples in splits.values() for sample in samples]
-    findings += missing_frames(everything, base) + count_faults(splits, STATISTICS)
+    findings += missing_frames(everything, base)
+    findings += wrong_counts(splits, STATISTICS, "classes", "images")
     train, query, gallery = (tuple(splits[split]) for split in STATISTICS)
     return Reading("inshop", train, query, gallery, PROTOCOL, tuple(findings))
 

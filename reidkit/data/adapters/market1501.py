@@ -12,6 +12,7 @@ from reidkit.data.benchmarks import (
     examples,
     is_image,
     settle,
+    wrong_counts,
 )
 from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
 
@@ -60,16 +61,7 @@ def read_layout(
         else:
             what = f"no folder {part!r} in {folder}"
             findings.append(Finding("error", what, f"{LAYOUT}.", missing=True))
-    for split, (identities, images) in (expected or {}).items():
-        if split not in splits:
-            continue
-        found = (len({sample.pid for sample in splits[split]}), len(splits[split]))
-        if found != (identities, images):
-            what = (
-                f"{split} has {found[0]:,} identities and {found[1]:,} images, "
-                f"expected {identities:,} and {images:,}"
-            )
-            findings.append(Finding("error", what, "Unpack the original archive again."))
+    findings += wrong_counts(splits, expected or {}, "identities", "images")
     train, query, gallery = (splits.get(split, ()) for split in FOLDERS)
     return Reading(name, train, query, gallery, EvalProtocol("same_camera"), tuple(findings))
 

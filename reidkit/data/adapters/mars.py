@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.data.adapters.tracklets import Integers, find_root, missing_frames, read_mat
+from reidkit.data.adapters.matlab import Integers, read_mat
+from reidkit.data.adapters.tracklets import find_root, missing_frames
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, examples, settle
 from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
 

@@ -5,16 +5,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from reidkit.data.adapters.matlab import find_in_mat, read_mat
 from reidkit.data.adapters.tracklets import (
     PROTOCOL,
     Pair,
     People,
     assemble,
-    find_in_mat,
     halves,
     open_pair,
     pictures,
-    read_mat,
 )
 from reidkit.data.benchmarks import BENCHMARKS, READERS, Finding, Reading, settle
 from reidkit.types import Benchmark, CheckLevel

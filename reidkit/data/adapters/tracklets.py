@@ -1,33 +1,21 @@
-"""What the readers of video benchmarks share: MATLAB's tables, and sets of two cameras."""
+"""What the readers of video benchmarks share: sets of two cameras, and frames that are listed."""
 
-import math
 import os
 import re
-import struct
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reidkit.data.benchmarks import Finding, Reading, examples, is_image
+from reidkit.data.adapters.matlab import Integers
+from reidkit.data.benchmarks import UNPACK, Finding, Reading, examples, is_image, wrong_counts
 from reidkit.types import EvalProtocol, Sample
 
-Integers = NDArray[np.int64]
 SPLITS = 10
 PROTOCOL = EvalProtocol("same_camera", ("rank-1", "rank-5", "rank-10", "rank-20", "mAP"))
-UNPACK = "Unpack the original archive again."
-# MATLAB's level 5 file format: 128 bytes, then elements of these types.
-_HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
-_TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
-_TYPES |= {12: "<i8", 13: "<u8"}
-_NUMERIC, _COMPLEX = range(6, 16), 1 << 11  # classes of arrays, and a flag beside the class
-_LARGEST = 1 << 28  # bytes of a table unpacked
 
 
 class People(NamedTuple):
@@ -77,86 +65,6 @@ def open_pair(
     folder = find_root(root, pair.parents, inside)
     findings: list[Finding] = []
     return folder, list_people(pair, folder, findings), findings
-
-
-def read_mat(path: Path, key: str) -> Integers:
-    """The table of whole numbers (N, M) under `key` of a MATLAB file.
-
-    In 64 bits: MATLAB stores small unsigned numbers, in which 0 - 1 is 65535. Raises ValueError
-    where the file cannot be read, lacks the key, or holds anything else under it.
-    """
-    table = find_in_mat(path, key)
-    if table is None:
-        raise ValueError(f"{path} holds no {key!r}; get the original file again")
-    return table
-
-
-def find_in_mat(path: Path, key: str) -> Integers | None:
-    """As `read_mat`, but None where the file has no such key.
-
-    Read here and not by scipy, which crashes the process on some damaged files.
-    """
-    try:
-        values = _variable(path.read_bytes(), key)
-    except (ValueError, struct.error, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read as a MATLAB file ({error}); expected version 5 to 7.2, so get "
-            "the original file again"
-        ) from error
-    if values is None:
-        return None
-    whole = values.size and np.isfinite(values).all() and (values == np.floor(values)).all()
-    if values.ndim != 2 or not whole or np.abs(values.astype(np.float64)).max() >= 2**31:
-        raise ValueError(
-            f"{path}: {key!r} has shape {values.shape}, expected a table of whole numbers below "
-            "2^31; get the original file again"
-        )
-    return values.astype(np.int64)
-
-
-def _variable(data: bytes, key: str) -> NDArray[Any] | None:
-    """The numbers of one variable of a MATLAB file; ValueError where it is damaged."""
-    if data[_HEADER - 4 : _HEADER] != b"\x00\x01IM":
-        raise ValueError("it does not begin as one")
-    for kind, content in elements(data[_HEADER:]):
-        if kind == _COMPRESSED:
-            inflate = zlib.decompressobj()
-            content = inflate.decompress(content, _LARGEST)
-            if not inflate.eof:
-                raise ValueError("a compressed part is cut short or too large")
-            kind, content = next(elements(content), (0, b""))
-        if kind != _MATRIX:
-            continue
-        parts = list(islice(elements(content), 4))
-        if len(parts) < 3 or parts[2][1] != key.encode():
-            continue
-        flags, shape = (np.frombuffer(part, "<i4") for _, part in parts[:2])
-        numeric = len(flags) > 0 and flags[0] & 0xFF in _NUMERIC and not flags[0] & _COMPLEX
-        if not numeric or len(parts) < 4 or parts[3][0] not in _TYPES:
-            raise ValueError(f"{key!r} is no table of real numbers")
-        values = np.frombuffer(parts[3][1], _TYPES[parts[3][0]])
-        if (shape < 0).any() or math.prod(shape.tolist()) != len(values):
-            raise ValueError(f"{len(values):,} numbers do not fit the shape {shape.tolist()}")
-        return values.reshape(shape.tolist(), order="F")
-    return None
-
-
-def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements (type, content) of a stretch of a MATLAB file, one after the other."""
-    place = 0
-    while place < len(data):
-        kind, size = struct.unpack_from("<II", data, place)
-        place += 8
-        small = kind >> 16  # the size of one that lies in the second half of its own tag
-        if small:
-            kind, content = kind & 0xFFFF, data[place - 4 : place][:small]
-            size = small
-        else:
-            content = data[place : place + size]
-            place += size + (0 if kind == _COMPRESSED else -size % 8)
-        if len(content) < size:
-            raise ValueError("it is cut short")
-        yield kind, content
 
 
 def check_split(name: str, split: int) -> None:
@@ -246,14 +154,7 @@ def assemble(
             ("gallery", people.test, (1,)),
         )
     }
-    for side, samples in sides.items():
-        found = (len({sample.pid for sample in samples}), len(samples))
-        if found != expected[side]:
-            what = (
-                f"{side} has {found[0]:,} identities and {found[1]:,} tracklets, expected "
-                f"{expected[side][0]:,} and {expected[side][1]:,}"
-            )
-            findings.append(Finding("error", what, UNPACK))
+    findings += wrong_counts(sides, expected, "identities", "tracklets")
     train, query, gallery = sides.values()
     return Reading(pair.name, train, query, gallery, PROTOCOL, tuple(findings))
 
