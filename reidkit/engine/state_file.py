@@ -15,7 +15,7 @@ WORD = b"reidkit crc32 "
 COMMENT = len(WORD) + 8
 # The zip's last record: how it starts, and its length; its last two bytes count the comment's.
 END, END_SIZE = b"PK\x05\x06", 22
-CHUNK = 1 << 22
+CHUNK = 1 << 18
 
 
 class Damaged(Exception):
@@ -75,8 +75,8 @@ class _Sink:
     """Takes what torch.save writes, sums it up, and keeps the error that torch would hide.
 
     torch turns a full disk into a RuntimeError without its reason, so an error waits for `close`
-    and the rest of what torch writes is dropped. Pieces are small for the GIL's sake: zlib and the
-    file let it go for each.
+    and the rest of what torch writes is dropped. Pieces are small for the sake of the GIL, which zlib
+    and the file let go for each, and of the training's threads, which come between two of them.
     """
 
     def __init__(self, file: BinaryIO) -> None:
