@@ -75,8 +75,8 @@ class _Sink:
     """Takes what torch.save writes, sums it up, and keeps the error that torch would hide.
 
     torch turns a full disk into a RuntimeError without its reason, so an error waits for `close`
-    and the rest of what torch writes is dropped. Pieces are small for the GIL's sake, which zlib and
-    the file let go for each, and so that the training's threads come between two of them.
+    and the rest of what torch writes is dropped. Pieces are small for the GIL's sake: zlib and the
+    file let it go for each, and the training's threads come between two of them.
     """
 
     def __init__(self, file: BinaryIO) -> None:
