@@ -66,7 +66,8 @@ class Sample:
     `frames` are files in time order or a stretch of a packed store, `pid` the identity as the
     benchmark writes it (-1 where unknown), `camid` is 0-based (-1 where unknown). `(domain, pid)`
     is unique over all benchmarks.
-    Junk never leaves the adapter.
+    Junk never leaves the adapter. `span` is when the first and the last frame were taken, by a
+    clock that the samples of one domain and camera share, None where nobody knows.
     """
 
     frames: tuple[str, ...] | StoredFrames
@@ -75,6 +76,7 @@ class Sample:
     view: str = ""
     condition: str = ""
     domain: str = ""
+    span: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
