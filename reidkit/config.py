@@ -246,12 +246,42 @@ class ProjectConfig(Part):
         return self
 
 
+class MethodConfig(Part):
+    """How to learn without labels: a method by name, with its own arguments beside it.
+
+    A round finds labels and trains `epochs` epochs on them, of `batches` batches each (by default
+    as many as show each sample about once); `optim.epochs` is the sum over all rounds. `gap` trains
+    only on tracklets that begin more than so long after the one before them in the same camera has
+    ended, by the clock of the set: then nearly every tracklet of a camera is somebody else.
+
+    `start` names a description without learning (`reidkit list baseline`) from which the first
+    round's labels are found; by default they come from the untrained network, which is fine where
+    it begins with pretrained weights. `centre` takes each camera's mean away from the features of
+    its samples before labels are found: what a camera does to all pictures tells nobody apart.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    name: str
+    epochs: int = Field(default=1, gt=0)
+    batches: Annotated[int, Field(gt=0)] | None = None
+    gap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    start: str | None = None
+    centre: bool = False
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The method's own arguments."""
+        return dict(self.model_extra or {})
+
+
 class RunConfig(Part):
-    """All that decides a run."""
+    """All that decides a run; with a `method` identities are not looked at in training."""
 
     data: DataConfig
     model: dict[str, Any]
     losses: tuple[dict[str, Any], ...] = Field(min_length=1)
+    method: MethodConfig | None = None
     optim: OptimConfig = OptimConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     project: ProjectConfig | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reidkit import data, engine, losses, models
+from reidkit import data, engine, losses, models, unsupervised
 from reidkit.config import ConfigError, RunConfig
 from reidkit.distributed import launched_here, local_rank, rank, world_size
 from reidkit.engine import TrainState
@@ -37,6 +37,7 @@ def check(config: RunConfig) -> None:
         for position, wanted in enumerate(benchmarks):
             found = data.BENCHMARKS.faults(wanted.name, wanted.args, ("root", "check"))
             faults += [f"data.{kind}.{position}: {fault}" for fault in found]
+    faults += _method_faults(config)
     if not faults:
         faults += _misfits(config)
     if not faults:
@@ -52,6 +53,28 @@ def check(config: RunConfig) -> None:
     ]
     if faults:
         raise ConfigError("config", faults)
+
+
+def _method_faults(config: RunConfig) -> list[str]:
+    """What is wrong with learning without labels, and what asks for labels beside it."""
+    if config.method is None:
+        return []
+    found = [
+        f"method: {fault}"
+        for fault in unsupervised.METHODS.faults(config.method.name, config.method.args)
+    ]
+    if config.method.name in unsupervised.METHODS and not found:
+        try:
+            unsupervised.METHODS.build(config.method.name, config.method.args)
+        except ValueError as error:
+            found.append(f"method: {error}")
+    if not losses.objective_faults(config.losses):
+        found += losses.learns_classes(config.losses)
+    if config.project is not None and config.project.whiten == "learned":
+        found.append(
+            "project.whiten: learned needs identities, which a method has none of; use pca"
+        )
+    return found
 
 
 def _misfits(config: RunConfig) -> list[str]:
@@ -223,10 +246,30 @@ def preprocessing_of(config: RunConfig, size: tuple[int, int] | None = None) -> 
     return replace(kind, size=size or settings.size, crop=settings.crop, fit=settings.fit)
 
 
-def build_state(config: RunConfig, num_classes: int, device: torch.device) -> TrainState:
+def build_objective(
+    config: RunConfig,
+    model: models.EmbeddingModel,
+    num_classes: int,
+    device: torch.device,
+    rivals: torch.Tensor | None = None,
+) -> losses.Objective:
+    """What a model descends where there are so many classes; `rivals` as in `losses.ClusterMemory`,
+    None where each class is known to be another identity than all others."""
+    return losses.build_objective(
+        config.losses,
+        num_classes=num_classes,
+        embedding_size=model.embedding_size // model.parts,
+        parts=model.parts,
+        rivals=rivals,
+    ).to(device)
+
+
+def build_state(config: RunConfig, num_classes: int | None, device: torch.device) -> TrainState:
     """Model, objective, optimisers and average, from the config and the seed.
 
-    The same on every rank, but for what dropout and its like draw from then on.
+    The same on every rank, but for what dropout and its like draw from then on. Without
+    `num_classes` the model classifies nothing, and the objective is one for a single class, which
+    the first round of the method replaces.
     """
     torch.manual_seed(config.seed)
     preprocessing = preprocessing_of(config)
@@ -236,12 +279,7 @@ def build_state(config: RunConfig, num_classes: int, device: torch.device) -> Tr
     optim = config.optim
     if optim.sync_bn and world_size() > 1:
         models.synchronise_norms(model)
-    objective = losses.build_objective(
-        config.losses,
-        num_classes=num_classes,
-        embedding_size=model.embedding_size // model.parts,
-        parts=model.parts,
-    ).to(device)
+    objective = build_objective(config, model, num_classes or 1, device)
     lr = optim.lr * RATE_FACTORS[optim.scale_rate](world_size())
     groups = engine.parameter_groups(
         model,
@@ -271,9 +309,16 @@ def build_state(config: RunConfig, num_classes: int, device: torch.device) -> Tr
 
 
 def build_train_loader(
-    config: RunConfig, samples: Sequence[Sample], labels: Sequence[int], device: torch.device
+    config: RunConfig,
+    samples: Sequence[Sample],
+    labels: Sequence[int],
+    device: torch.device,
+    batches: int | None = None,
 ) -> data.StagedLoader:
-    """The training batches; one loader a stage where the size grows while training."""
+    """The training batches; one loader a stage where the size grows while training.
+
+    An epoch has so many `batches`, where they are not to follow from the samples.
+    """
     settings, batch = config.data, config.data.batch
     store = None if settings.store is None else data.PictureStore.open(settings.store)
     wanted = preprocessing_of(config).read_size
@@ -302,6 +347,7 @@ def build_train_loader(
                     frames=data.FrameSampling(batch.choice, batch.frames, batch.most_frames),
                     camera_balanced=batch.camera_balanced,
                     groups=batch.groups,
+                    batches=batches,
                     # The shift is given at the final size and shrinks with the picture.
                     augment=data.Augment(
                         **{

@@ -25,6 +25,7 @@ from reidkit.compose.inference import QUIET, draw_ranked, extract
 from reidkit.compose.inspection import usable_cores
 from reidkit.compose.projecting import check_projection, fit_to, in_words
 from reidkit.compose.ranks import main_alone, main_first, mark_launch, together
+from reidkit.compose.rounds import Rounds, sparse
 from reidkit.compose.scoring import check_views, gait_distance_of, score
 from reidkit.config import (
     ConfigError,
@@ -72,20 +73,23 @@ def _train(
     for test in tests:
         check_views(test)
     labels, num_classes = data.labels_of(samples)
-    if -1 in labels:
+    if config.method is not None:
+        samples = sparse(samples, config.method.gap)
+        labels = [-1] * len(samples)
+    elif -1 in labels:
         first = samples[labels.index(-1)].name
         raise ValueError(
             f"{labels.count(-1)} of {len(labels)} training samples have no identity (pid -1), the "
             f"first is {first}: remove them, or give them one"
         )
-    state = build_state(config, num_classes, device)
+    supervised = config.method is None
+    state = build_state(config, num_classes if supervised else None, device)
     check_micro(config, state)
     check_projection(config, state.model, labels)
-    loader = build_train_loader(config, samples, labels, device)
     facts = {
         "train": [benchmark.name for benchmark in config.data.train],
         "images": sum(len(sample.frames) for sample in samples),
-        "identities": num_classes,
+        "identities": num_classes if supervised else None,
         "fingerprint": fingerprint(samples),
     }
     changed = main_alone(lambda: open_folder(config, out, facts, resume=resume, force=force))
@@ -111,7 +115,7 @@ def _train(
         config,
         state,
         build_schedule(config),
-        loader,
+        build_train_loader(config, samples, labels, device) if supervised else None,
         tests,
         out,
         log,
@@ -120,6 +124,8 @@ def _train(
         facts,
         samples,
     )
+    if not supervised:
+        run.rounds = Rounds(config, state, samples, run.features, log, console)
     run.introduce(len(samples))
     seen = {(sample.domain, sample.pid) for sample in samples}
     for test in tests:
@@ -139,15 +145,8 @@ def _train(
     try:
         with engine.stop_on_signal(state):
             try:
-                with console.bar("train", config.optim.epochs * len(loader)) as run.update:
-                    engine.fit(
-                        state,
-                        loader,
-                        epochs=config.optim.epochs,
-                        schedule=run.schedule,
-                        after_step=run.after_step,
-                        after_epoch=run.after_epoch,
-                    )
+                with console.bar("train", config.optim.epochs * run.batches) as run.update:
+                    run.train()
                 if state.stop:
                     raise Interrupted
             except Interrupted as error:
@@ -183,7 +182,7 @@ class Run:
     config: RunConfig
     state: TrainState
     schedule: Schedule
-    loader: data.StagedLoader
+    loader: data.StagedLoader | None  # of the round under way, where there are rounds
     tests: Sequence[Benchmark]
     out: Path
     log: engine.RunLog
@@ -197,13 +196,17 @@ class Run:
     reserved: bool = False  # memory for a copy of the state
     advised: set[str] = field(default_factory=set)
     projected: models.Projected | None = None
+    rounds: Rounds | None = None  # without labels
 
     def introduce(self, samples: int) -> None:
         """Say what is about to be trained, and on what."""
         processes = f" in {world_size()} processes" if world_size() > 1 else ""
+        who = f"of {self.facts['identities']} identities"
+        if self.rounds is not None:
+            who = f"without labels, {self.rounds.count} rounds"
         self.console.say(
-            f"{samples} samples of {self.facts['identities']} identities; {self.weights:,} weights "
-            f"to train; {self.config.optim.epochs} epochs of {len(self.loader)} batches on "
+            f"{samples} samples {who}; {self.weights:,} weights "
+            f"to train; {self.config.optim.epochs} epochs of {self.batches} batches on "
             f"{self.state.device}{processes}; run folder {self.out}"
         )
         if self.config.data.batch.micro and engine.live_batch_norm(self.state.model):
@@ -211,6 +214,39 @@ class Run:
                 "batch.micro: each micro-batch has batch-norm statistics of its own, so this is "
                 "not exactly the whole batch; with group or layer norms it is"
             )
+
+    @property
+    def batches(self) -> int:
+        """How many make an epoch."""
+        if self.rounds is not None:
+            return self.rounds.batches
+        assert self.loader is not None
+        return len(self.loader)
+
+    def train(self) -> None:
+        """Go through the epochs that are left, in rounds where labels have to be found first."""
+        if self.rounds is None:
+            self.fit(self.config.optim.epochs)
+        else:
+            self.rounds.train(self.fit_round)
+
+    def fit_round(self, loader: data.StagedLoader, until: int) -> None:
+        """Train on the labels of a round, as far as this epoch."""
+        self.loader = loader
+        self.fit(until)
+
+    def fit(self, until: int) -> None:
+        """Train as far as this epoch."""
+        assert self.loader is not None
+        engine.fit(
+            self.state,
+            self.loader,
+            epochs=self.config.optim.epochs,
+            until=until,
+            schedule=self.schedule,
+            after_step=self.after_step,
+            after_epoch=self.after_epoch,
+        )
 
     @property
     def weights(self) -> int:
@@ -229,6 +265,7 @@ class Run:
             "state": self.state.state_dict(),
             "schedule": self.schedule.state_dict(),
             "seconds": self.seconds,
+            "round": None if self.rounds is None else self.rounds.state_dict(),
         }
         self.state.save = False
         if is_main():
@@ -244,16 +281,18 @@ class Run:
         path = self.out / "state.pt"
         saved = main_alone(lambda: engine.load_state(path, tell=self.console.say))
         before = saved["state"]["world"]
+        if self.rounds is not None:  # first: how large a memory is follows from the labels
+            self.rounds.load_state_dict(saved["round"])
         self.state.load_state_dict(saved["state"])
         if saved["schedule"].keys() == self.schedule.state_dict().keys():  # else it was another one
             self.schedule.load_state_dict(saved["schedule"])
         self.seconds = saved["seconds"]
-        if self.state.batches != len(self.loader):
+        if self.state.batches != self.batches:
             self.console.say(
-                f"an epoch had {self.state.batches} batches and has {len(self.loader)} now: going "
+                f"an epoch had {self.state.batches} batches and has {self.batches} now: going "
                 "on from the start of the epoch"
             )
-            self.state.batch, self.state.batches = 0, len(self.loader)
+            self.state.batch, self.state.batches = 0, self.batches
         place = self.state.iteration / self.state.batches
         self.log.rewind(self.state.iteration, place)
         report = self.out / "scores.json"
@@ -392,6 +431,7 @@ class Run:
         """Score the trained model, write what a run folder promises, and say it."""
         if self.config.optim.update_bn:
             self.console.say("taking the averaged weights' batch-norm statistics anew")
+            assert self.loader is not None
             self.loader.set_epoch(self.config.optim.epochs)
             engine.update_batch_norm(self.state.best_model, self.loader)
         # First without scores: should one of the test images be damaged, the model is safe.
@@ -446,6 +486,8 @@ class Run:
         for position, (test, query, gallery) in enumerate(sides):
             rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
             self.console.say(comparison(test.name, rows))
+            if self.rounds is not None and position == 0:
+                self.console.say(self.rounds.table(test.protocol.report))
             if self.config.evaluate.pictures:
                 name = "ranked.png" if position == 0 else f"ranked-{test.name}.png"
                 count = self.config.evaluate.pictures

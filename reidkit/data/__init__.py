@@ -1,7 +1,7 @@
 """Data: benchmarks read from disk, checked, sampled, augmented and brought to the device."""
 
 from reidkit.data import adapters, synthetic
-from reidkit.data.baselines import BASELINES
+from reidkit.data.baselines import BASELINES, describe_tracklets
 from reidkit.data.benchmarks import (
     BENCHMARKS,
     READERS,
@@ -19,7 +19,7 @@ from reidkit.data.hierarchical import HierarchicalBatches
 from reidkit.data.loader import WorkerKind, collate, eval_loader, train_loader
 from reidkit.data.pictures.pack import pack_pictures
 from reidkit.data.pictures.store import PictureStore
-from reidkit.data.samplers import IdentityBatches, LengthBuckets, RandomBatches
+from reidkit.data.samplers import FixedLength, IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.silhouettes.layout import FRAMES as STORED_PIXELS
 from reidkit.data.silhouettes.layout import HEADER as STORE_HEADER
 from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
@@ -33,6 +33,7 @@ __all__ = [
     "synthetic",
     "BENCHMARKS",
     "BASELINES",
+    "describe_tracklets",
     "READERS",
     "load_benchmark",
     "default_root",
@@ -54,6 +55,7 @@ __all__ = [
     "labels_of",
     "HierarchicalBatches",
     "IdentityBatches",
+    "FixedLength",
     "RandomBatches",
     "LengthBuckets",
     "Augment",

@@ -1,7 +1,7 @@
 """Features without learning: what a trained model has to beat."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import cv2
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from reidkit.data.clips import energy_image
+from reidkit.data.frames import FrameSampling
 from reidkit.types import Features, Metric, Sample
 
 
@@ -93,10 +94,12 @@ def _features(samples: Sequence[Sample], describe: Callable[[NDArray], NDArray])
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How a baseline describes samples, and the metric its vectors are compared by."""
+    """How a baseline describes samples, the metric its vectors are compared by, and whether it
+    reads whole sequences instead of first frames."""
 
     describe: Callable[[Sequence[Sample]], Features]
     metric: Metric = "cosine"
+    of_sequences: bool = False
 
     def __call__(self, samples: Sequence[Sample]) -> Features:
         """The features of these samples."""
@@ -107,6 +110,31 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "pixels": Baseline(raw_pixels),
         "colour_histogram": Baseline(colour_histogram),
-        "gait_energy_image": Baseline(gait_energy_image, "euclidean"),
+        "gait_energy_image": Baseline(gait_energy_image, "euclidean", of_sequences=True),
     }
 )
+
+
+def describe_tracklets(name: str, samples: Sequence[Sample], frames: int = 16) -> Features:
+    """What a baseline says of tracklets: the mean over up to `frames` frames, spread evenly, at
+    unit length. (N, D)
+
+    A baseline of whole sequences (`gait_energy_image`) is taken as it is.
+    """
+    baseline = BASELINES[name]
+    if baseline.of_sequences:
+        return baseline(samples)
+    nothing_drawn = np.random.default_rng(0)
+    chosen = FrameSampling("evenly", frames)
+    pieces = [
+        [sample.frames[place] for place in chosen.choose(len(sample.frames), nothing_drawn)]
+        for sample in samples
+    ]
+    single = [
+        replace(sample, frames=(frame,))
+        for sample, piece in zip(samples, pieces, strict=True)
+        for frame in piece
+    ]
+    rows = baseline(single).vectors.split([len(piece) for piece in pieces])
+    vectors = torch.stack([piece.mean(0) for piece in rows])
+    return Features(torch.nn.functional.normalize(vectors, dim=1), tuple(samples))

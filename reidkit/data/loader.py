@@ -15,7 +15,13 @@ from reidkit.data.device import DeviceLoader
 from reidkit.data.frames import FrameChoice, FrameSampling
 from reidkit.data.hierarchical import HierarchicalBatches
 from reidkit.data.pictures.store import PictureStore
-from reidkit.data.samplers import EpochSampler, IdentityBatches, LengthBuckets, RandomBatches
+from reidkit.data.samplers import (
+    EpochSampler,
+    FixedLength,
+    IdentityBatches,
+    LengthBuckets,
+    RandomBatches,
+)
 from reidkit.data.threads import ThreadedBatches
 from reidkit.data.transforms import Augment
 from reidkit.types import Batch, Preprocessing, Sample
@@ -147,6 +153,7 @@ def train_loader(
     sampling: Literal["identities", "random"] = "identities",
     camera_balanced: bool = False,
     groups: int | None = None,
+    batches: int | None = None,
     workers: int = 0,
     worker_kind: WorkerKind = "processes",
     seed: int = 0,
@@ -160,7 +167,8 @@ def train_loader(
     `frames` as a number means that many at random of each tracklet. `store` holds the pictures
     decoded. `identities` counts over all ranks, of which each gets its slice of every batch;
     `groups` lets those of a batch come from so few groups, which are the samples' domains and
-    conditions. Raises ValueError for `groups` with samples at random.
+    conditions. `batches` is the length of an epoch, where it is not to follow from the samples.
+    Raises ValueError for `groups` with samples at random.
     """
     if groups is not None and sampling != "identities":
         raise ValueError(f"groups is {groups}, expected None for samples at random")
@@ -198,6 +206,8 @@ def train_loader(
     else:
         size = identities * instances
         sampler = RandomBatches(len(samples), size, seed, rank=rank, world=world)
+    if batches is not None:
+        sampler = FixedLength(sampler, batches)
     device = torch.device(device)
     loader = host_loader(dataset, sampler, workers, seed, device, worker_kind=worker_kind)
     return DeviceLoader(loader, device, preprocessing)

@@ -136,6 +136,30 @@ class IdentityBatches(EpochSampler):
         return deal_plan(places, self._batches, self.identities, generator)
 
 
+class FixedLength(EpochSampler):
+    """Epochs of `batches` batches of another sampler: several of its epochs, or a part of one.
+
+    For labels that change from round to round, so that an epoch stays as long as it was.
+    """
+
+    def __init__(self, sampler: EpochSampler, batches: int) -> None:
+        super().__init__(sampler.batch_size, sampler.seed, sampler.rank, sampler.world)
+        if batches < 1:
+            raise ValueError(f"batches is {batches}, expected 1 or more an epoch")
+        self.sampler = sampler
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def draw(self, generator: np.random.Generator) -> list[list[int]]:
+        """The first `batches` batches of as many epochs as that takes."""
+        found: list[list[int]] = []
+        while len(found) < self.batches:
+            found += self.sampler.draw(generator)
+        return found[: self.batches]
+
+
 class RandomBatches(EpochSampler):
     """`batch_size` of `count` samples at a time in random order; each comes at most once an epoch.
 

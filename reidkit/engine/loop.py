@@ -61,6 +61,7 @@ def fit(
     loader: EpochLoader,
     *,
     epochs: int,
+    until: int | None = None,
     schedule: Schedule,
     step: Step = supervised_step,
     after_step: Callable[[TrainState, StepReport], None] = lambda state, report: None,
@@ -68,6 +69,7 @@ def fit(
 ) -> None:
     """Train until `state.epoch` reaches `epochs`, from wherever the state stands.
 
+    `until` ends earlier in a training of `epochs`, for what is done between its rounds.
     Raises Interrupted, after a whole step, when `state.stop` is set; FloatingPointError when a loss
     is not finite. Of several processes all do the same at the same step: `state.stop` and
     `state.save` are true on all of them after a step in which one has set them.
@@ -78,7 +80,7 @@ def fit(
         state.batch = 0  # a resumed epoch of other batches than these: from its start
     state.epochs, state.batches = epochs, len(loader)
     state.task.train()
-    while state.epoch < epochs:
+    while state.epoch < min(epochs, until or epochs):
         loader.set_epoch(state.epoch)
         loader.skip(state.batch)
         clock = time.perf_counter()

@@ -208,10 +208,12 @@ class TrainState:
         self._stepped = self.scaler.get_scale() >= scale
 
     def advance(self) -> None:
-        """Close a step: average the weights if they moved, count the batch."""
+        """Close a step: average the weights if they moved, let the losses remember the batch, count
+        it."""
         if self._stepped and self.ema is not None:
             self.ema.update(self.task.model)
         self._stepped = False
+        self.task.after_step()
         self.batch += 1
 
     def settled(self) -> list[Tensor]:

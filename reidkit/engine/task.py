@@ -1,8 +1,15 @@
 """Model and objective under one roof: the thing that DDP wraps."""
 
+from typing import Protocol, runtime_checkable
+
 from torch import Tensor, nn
 
 from reidkit.types import Batch
+
+
+@runtime_checkable
+class _Remembering(Protocol):
+    def after_step(self) -> None: ...
 
 
 class Task(nn.Module):
@@ -11,7 +18,7 @@ class Task(nn.Module):
     Args:
         model: (frames (B, T, C, H, W), mask (B, T)) -> ModelOutput.
         objective: (ModelOutput, label (B,)) -> named terms, among them "loss", the scalar to
-            descend.
+            descend. Its `after_step()`, if it has one, is called after each batch's step.
     """
 
     def __init__(self, model: nn.Module, objective: nn.Module) -> None:
@@ -29,3 +36,9 @@ class Task(nn.Module):
             return {name: value for name, value in output._asdict().items() if value is not None}
         terms: dict[str, Tensor] = self.objective(output, batch.label)
         return terms
+
+    def after_step(self) -> None:
+        """After a batch's step, when no graph needs them any more: let losses change what they
+        remember."""
+        if isinstance(self.objective, _Remembering):
+            self.objective.after_step()

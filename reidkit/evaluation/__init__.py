@@ -29,6 +29,13 @@ from reidkit.evaluation.gait import (
 )
 from reidkit.evaluation.hits import find_hits
 from reidkit.evaluation.intervals import bootstrap
+from reidkit.evaluation.label_quality import (
+    LabelQuality,
+    MatchQuality,
+    pairs_quality,
+    pairwise,
+    silhouettes,
+)
 from reidkit.evaluation.metrics import (
     average_precision,
     average_precision_at,
@@ -84,6 +91,12 @@ __all__ = [
     "OpenSet",
     "identify",
     "Answer",
+    # found labels
+    "pairwise",
+    "LabelQuality",
+    "pairs_quality",
+    "MatchQuality",
+    "silhouettes",
     # gait
     "gait_table",
     "GaitTable",

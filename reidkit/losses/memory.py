@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from reidkit.losses.pairs import PairLoss, check_shapes, full_precision, pairs_of, widen
+from reidkit.losses.pairs import PairLoss, check_shapes, full_precision, pair_loss, pairs_of, widen
 from reidkit.losses.registries import LOSSES
 
 EMPTY = -1  # label of a place in the memory that nothing has come to yet
@@ -41,9 +41,7 @@ class Memory(nn.Module):
         super().__init__()
         if size < 1:
             raise ValueError(f"size must be 1 or more rows, got {size}")
-        chosen = "ranked_list" if loss is None else loss
-        chosen = {"name": chosen} if isinstance(chosen, str) else chosen
-        self.loss = chosen if isinstance(chosen, PairLoss) else _pair_loss(chosen)
+        self.loss = pair_loss(loss)
         self.register_buffer("vectors", torch.zeros(size, embedding_size))
         self.register_buffer("labels", torch.full((size,), EMPTY))
 
@@ -66,20 +64,3 @@ class Memory(nn.Module):
     def extra_repr(self) -> str:
         """The size, for printing."""
         return f"size={len(self.vectors)}"
-
-
-def _pair_loss(spec: dict[str, Any]) -> PairLoss:
-    name = spec.get("name")
-    fitting = [known for known in LOSSES if _over_pairs(known)]
-    if not isinstance(name, str) or (name in LOSSES and not _over_pairs(name)):
-        raise ValueError(
-            f"loss needs the name of a loss over pairs, one of: {', '.join(fitting)}; got {name!r}"
-        )
-    built = LOSSES.build(name, {key: value for key, value in spec.items() if key != "name"})
-    assert isinstance(built, PairLoss)
-    return built
-
-
-def _over_pairs(name: str) -> bool:
-    constructor = LOSSES[name]
-    return isinstance(constructor, type) and issubclass(constructor, PairLoss)

@@ -9,10 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.distributed import world_size
+from reidkit.losses.cluster_memory import ClusterMemory
 from reidkit.losses.pairs import full_precision
 from reidkit.losses.registries import LOSSES
 from reidkit.losses.rows import Rows, Source, means_over_ranks, require_equal_rows
 from reidkit.types import ModelOutput
+
+# For what only a run knows: enough to let a constructor judge its arguments.
+_STAND_INS: Mapping[str, Any] = {
+    "num_classes": 2,
+    "embedding_size": 8,
+    "parts": 1,
+    "rivals": None,
+}
 
 
 @runtime_checkable
@@ -25,6 +34,11 @@ class _OwnOptimizer(Protocol):
 @runtime_checkable
 class _Measuring(Protocol):
     def measures(self) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class _Remembering(Protocol):
+    def after_step(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +176,22 @@ class Objective(nn.Module):
     def _losses(self, name: str) -> list[nn.Module]:
         return list(cast(nn.ModuleList, self.losses[name]))
 
+    def after_step(self) -> None:
+        """After a batch's step: let each loss that has an `after_step()` remember what it saw."""
+        for name in self.losses:
+            for loss in self._losses(name):
+                if isinstance(loss, _Remembering):
+                    loss.after_step()
+
+    def memories(self) -> list[ClusterMemory]:
+        """The memories of classes among the losses, which a round begins by filling."""
+        return [
+            loss
+            for name in self.losses
+            for loss in self._losses(name)
+            if isinstance(loss, ClusterMemory)
+        ]
+
     def own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """New optimisers of the losses that bring their own, by term.
 
@@ -189,14 +219,20 @@ class Objective(nn.Module):
 
 
 def build_objective(
-    specs: Sequence[Mapping[str, Any]], *, num_classes: int, embedding_size: int, parts: int = 1
+    specs: Sequence[Mapping[str, Any]],
+    *,
+    num_classes: int,
+    embedding_size: int,
+    parts: int = 1,
+    rivals: Tensor | None = None,
 ) -> Objective:
     """The objective of a config.
 
     Each spec has `name`, if wanted `on`, `weight` and `rate`, and the loss's own arguments.
     embedding_size is D of one part. With several parts every part gets a loss of its own, so that
     centres, proxies and memories of different parts do not mix; one that takes all parts is alone.
-    Raises ValueError with every fault.
+    rivals (num_classes, G) bool: two classes that share a group are two identities, None where all
+    are; a loss that does not ask takes all for that. Raises ValueError with every fault.
     """
     if faults := objective_faults(specs):
         raise ValueError("; ".join(faults))
@@ -204,7 +240,14 @@ def build_objective(
     for spec in specs:
         name, args = spec["name"], _arguments(spec)
         losses = [
-            LOSSES.build(name, args, num_classes=num_classes, embedding_size=embedding_size)
+            LOSSES.build(
+                name,
+                args,
+                num_classes=num_classes,
+                embedding_size=embedding_size,
+                parts=parts,
+                rivals=rivals,
+            )
             for _ in range(1 if _takes_parts(LOSSES[name]) else parts)
         ]
         weight, rate = float(spec.get("weight", 1.0)), float(spec.get("rate", 1.0))
@@ -237,17 +280,12 @@ def _spec_faults(spec: Any) -> list[str]:
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         return [f"needs a name, one of: {', '.join(LOSSES)}"]
     name, args = spec["name"], _arguments(spec)
-    facts = {
-        "num_classes": 2,
-        "embedding_size": 8,
-    }  # stand-ins: enough to let a constructor judge its arguments
-    faults = LOSSES.faults(name, args, facts)
+    faults = LOSSES.faults(name, args, _STAND_INS)
     if name not in LOSSES:
         return faults
     if not faults:
         try:
-            with torch.random.fork_rng(devices=[]):
-                loss = LOSSES.build(name, args, **facts)
+            loss = _trial(spec)
             if "rate" in spec and not any(True for _ in loss.parameters()):
                 faults.append(f"rate = {spec['rate']!r}: {name} learns nothing; leave it out")
         except ValueError as error:
@@ -258,6 +296,40 @@ def _spec_faults(spec: Any) -> list[str]:
     if not (wrong := _source_faults(on)) and on not in _reads(name):
         wrong = [f"on = {on!r}: {name} reads {' or '.join(_reads(name))}"]
     return faults + wrong
+
+
+def learns_classes(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which terms cannot follow when the classes are others every round, a sentence each with its
+    place; of specs in which `objective_faults` finds nothing wrong.
+
+    These are terms that read logits, learn parameters (which a new objective would lose), or hold
+    something for each class. A loss that a round may make anew says `every_round = True`.
+    """
+    return [
+        f"losses.{place}: {spec['name']} {reason}, but without labels the classes are others every "
+        "round; use cluster_memory, known_rivals or another loss over pairs"
+        for place, spec in enumerate(specs)
+        if (reason := _bound_to_classes(spec))
+    ]
+
+
+def _bound_to_classes(spec: Mapping[str, Any]) -> str:
+    """Why a term needs the same classes all the time, empty where it does not."""
+    if source_of(spec) == "logits":
+        return "reads logits, which stand for fixed classes"
+    few, more = _trial(spec), _trial(spec, num_classes=3)
+    if any(True for _ in more.parameters()):
+        return "learns something of its own"
+    sizes, others = ({k: v.shape for k, v in loss.named_buffers()} for loss in (few, more))
+    if sizes != others and not getattr(more, "every_round", False):
+        return "holds something for each class"
+    return ""
+
+
+def _trial(spec: Mapping[str, Any], **facts: Any) -> nn.Module:
+    """The loss of a spec on stand-ins for what only a run knows; no random number is used up."""
+    with torch.random.fork_rng(devices=[]):
+        return LOSSES.build(spec["name"], _arguments(spec), **{**_STAND_INS, **facts})
 
 
 def _arguments(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What losses over pairs share: who is positive, who negative, and in which precision."""
 
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
 from torch import Tensor
+
+from reidkit.losses.registries import LOSSES
 
 Indices = tuple[Tensor, ...]
 PairLossClass = TypeVar("PairLossClass", bound=type)
@@ -78,6 +80,32 @@ def accepted_by_memory(loss: PairLossClass) -> PairLossClass:
         names = [*names, loss.__name__]
         CrossBatchMemory.supported_losses = staticmethod(lambda: list(names))
     return loss
+
+
+def pair_loss(spec: dict[str, Any] | str | PairLoss | None) -> PairLoss:
+    """The loss over pairs that a wrapper was given: a name, {name: ranked_list, margin: 0.4}, an
+    object, or None for the ranked list loss as it is.
+
+    Raises ValueError with what is wrong, and where it is no loss over pairs.
+    """
+    if isinstance(spec, PairLoss):
+        return spec
+    spec = "ranked_list" if spec is None else spec
+    args = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = args.pop("name", None)
+    if not isinstance(name, str) or (name in LOSSES and not _over_pairs(name)):
+        fitting = ", ".join(known for known in LOSSES if _over_pairs(known))
+        raise ValueError(
+            f"loss needs the name of a loss over pairs, one of: {fitting}; got {name!r}"
+        )
+    built = LOSSES.build(name, args)
+    assert isinstance(built, PairLoss)
+    return built
+
+
+def _over_pairs(name: str) -> bool:
+    constructor = LOSSES[name]
+    return isinstance(constructor, type) and issubclass(constructor, PairLoss)
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -362,3 +362,37 @@ def test_data_that_says_who_trains_is_not_split_again(table, tmp_path, picture, 
     picture("tree/test/2/a.png")
     with pytest.raises(ValueError, match="has a folder 'train', which says who trains: leave out"):
         load_benchmark("manifest", tmp_path / "tree", **arguments)
+
+
+def test_frames_of_a_tracklet_give_its_span_and_those_of_a_single_row_a_moment(table):
+    file = table(
+        "path,pid,camid,split,tracklet,frame",
+        "a.png,1,0,train,t1,10",
+        "b.png,1,0,train,t1,-9",
+        "c.png,1,0,train,,7",
+        "d.png,1,0,train,,",
+        "e.png,1,0,train,t2,11",
+        "f.png,1,0,train,t2,",
+    )
+    spans = [sample.span for sample in load_benchmark("manifest", file).train]
+    assert spans == [(-9.0, 10.0), (7.0, 7.0), None, None]
+
+
+def test_without_a_column_of_frames_nobody_knows_when(table):
+    file = table("path,pid,split,tracklet", "a.png,1,train,t", "b.png,1,train,t")
+    assert [sample.span for sample in load_benchmark("manifest", file).train] == [None]
+
+
+def test_parquet_gives_spans_too(table, tmp_path):
+    table("path,pid", "a.png,1", "b.png,1")
+    columns = {
+        "path": ["a.png", "b.png"],
+        "pid": [1, 1],
+        "split": ["train", "train"],
+        "tracklet": ["t", "t"],
+        "frame": [30, 20],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "own.parquet")
+    (sample,) = load_benchmark("manifest", tmp_path / "own.parquet").train
+    assert sample.span == (20.0, 30.0)
+    assert [frame.rsplit("/", 1)[1] for frame in sample.frames] == ["b.png", "a.png"]

@@ -76,6 +76,22 @@ def test_every_frame_of_the_list_is_in_exactly_one_tracklet(root):
         assert used == [name for name in listed if not name.startswith("00-1")]
 
 
+def test_the_number_of_a_frame_is_a_time_only_where_one_says_so(root):
+    plain, timed = mars.load(root, "off"), mars.load(root, "off", times=True)
+    assert {sample.span for sample in (*plain.train, *plain.gallery)} == {None}
+    assert [sample.span for sample in timed.train[:3]] == [(1.0, 3.0), (1.0, 4.0), (1.0, 5.0)]
+    assert set(timed.query) <= set(timed.gallery)
+    assert [sample.frames for sample in timed.gallery] == [s.frames for s in plain.gallery]
+
+
+def test_times_may_be_large(root):
+    path = root / "info" / "train_name.txt"
+    path.write_text(path.read_text().replace("0001C1T0001F00", "0001C1T0001F123456700"))
+    sample = mars.read(root, times=True, files=False).train[0]
+    assert sample.span == (1_234_567_001.0, 1_234_567_003.0)
+    assert load_benchmark("mars", root, "off", times=True).train[0] == sample
+
+
 def test_cameras_count_from_zero(root):
     benchmark = mars.load(root, "off")
     for sample in (*benchmark.train, *benchmark.gallery):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reidkit.engine import SCHEDULES, Interrupted, fit, load_state, save_state, stop_on_signal
-from tests.engine.toy import ToyLoader, toy_state
+from tests.engine.toy import ToyLoader, ToyObjective, toy_state
 
 SCHEDULE = SCHEDULES.build("warmup_cosine")
 
@@ -269,3 +269,39 @@ def test_a_save_that_is_asked_for_is_heard_at_the_next_step_and_kept_until_it_is
 
     fit(state, ToyLoader(), epochs=1, schedule=SCHEDULE, after_step=after_step)
     assert saved == [3 if accumulate == 1 else 4]
+
+
+class Remembering(ToyObjective):
+    def __init__(self, told):
+        super().__init__()
+        self.told = told
+
+    def forward(self, output, labels):
+        self.told.append("forward")
+        return super().forward(output, labels)
+
+    def after_step(self):
+        self.told.append("remember")
+
+
+@pytest.mark.parametrize(
+    "settings, events",
+    [
+        ({}, ["forward", "backward", "update", "remember"] * 2),
+        (
+            {"accumulate": 2},
+            ["forward", "backward", "remember", "forward", "backward", "update", "remember"],
+        ),
+        # A micro-batch goes backward by itself, the loss sees the whole batch once.
+        ({"micro": 6}, ["forward", *["backward"] * 2, "update", "remember"] * 2),
+    ],
+    ids=["plain", "accumulate", "micro"],
+)
+def test_losses_are_told_to_remember_once_a_batch_after_backward_and_the_step(settings, events):
+    told = []
+    state = toy_state(**settings)
+    state.task.objective = Remembering(told)
+    state.model.backbone[0].weight.register_hook(lambda gradient: told.append("backward"))
+    state.before_update = lambda: told.append("update")
+    fit(state, ToyLoader(2), epochs=1, schedule=SCHEDULE)
+    assert told == events

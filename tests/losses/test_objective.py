@@ -16,6 +16,7 @@ from reidkit.losses import (
     Term,
     TripletLoss,
     build_objective,
+    learns_classes,
     objective_faults,
 )
 from reidkit.losses.components import known_names
@@ -298,3 +299,98 @@ def test_specs_that_are_no_list_are_named(specs, word):
 def test_terms_that_cannot_be_are_named(terms, words):
     with pytest.raises(ValueError, match=words):
         Objective(terms)
+
+
+class Remembering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, embeddings, labels):
+        return embeddings.sum()
+
+    def after_step(self):
+        self.steps += 1
+
+
+def test_after_a_step_every_loss_that_remembers_is_told_once_and_the_others_are_left_alone():
+    losses = [Remembering() for _ in range(3)]
+    objective = Objective([Term("x", losses[:2]), Term("y", losses[2]), Term("z", TripletLoss())])
+    objective(output(parts=2), LABELS)
+    assert [loss.steps for loss in losses] == [0, 0, 0]
+    objective.after_step()
+    assert [loss.steps for loss in losses] == [1, 1, 1]
+
+
+def test_memories_of_classes_are_found_among_all_parts_of_an_objective():
+    specs = [{"name": "cluster_memory"}, {"name": "triplet"}, {"name": "cluster_memory"}]
+    objective = build_objective(specs, num_classes=4, embedding_size=8, parts=3)
+    assert [loss.vectors.shape for loss in objective.memories()] == [(4, 3, 8), (4, 3, 8)]
+    assert objective.memories()[0] is objective.losses["cluster_memory"][0]
+
+
+@pytest.fixture
+def counting():
+    """A loss with a count for each class and nothing to learn, registered while a test runs."""
+
+    class Counting(nn.Module):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__()
+            self.register_buffer("counts", torch.zeros(num_classes))
+
+    LOSSES.register("counting")(Counting)
+    yield Counting
+    del LOSSES._constructors["counting"]
+
+
+def test_terms_that_cannot_follow_new_classes_are_named_with_the_reason(counting):
+    specs = [
+        {"name": "cross_entropy"},
+        {"name": "cluster_memory"},
+        {"name": "center"},
+        {"name": "known_rivals", "loss": "triplet"},
+        {"name": "counting", "on": "feature"},
+        {"name": "counting", "on": "logits"},
+        PROXIES,
+        {"name": "metric_learning", "loss": "MarginLoss", "loss_args": {"learn_beta": True}},
+    ]
+    words = {
+        "losses.0: cross_entropy": "reads logits",
+        "losses.2: center": "learns something of its own",
+        "losses.4: counting": "holds something for each class",
+        "losses.5: counting": "reads logits",
+        "losses.6: metric_learning": "learns something of its own",
+        "losses.7: metric_learning": "learns something of its own",
+    }
+    faults = learns_classes(specs)
+    assert len(faults) == len(words)
+    for fault, (start, reason) in zip(faults, words.items(), strict=True):
+        assert fault.startswith(f"{start} {reason}") and "use cluster_memory" in fault
+
+
+def test_a_loss_that_each_round_makes_anew_may_hold_something_for_each_class(counting):
+    counting.every_round = True
+    assert learns_classes([{"name": "counting", "on": "feature"}]) == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *({"name": name} for name in ("ranked_list", "triplet", "part_triplet", "memory")),
+        {"name": "metric_learning", "loss": "MultiSimilarityLoss", "miner": "MultiSimilarityMiner"},
+        {"name": "metric_learning", "loss": "ContrastiveLoss", "memory_size": 24},
+    ],
+    ids=lambda spec: "-".join(map(str, spec.values())),
+)
+def test_losses_over_pairs_follow_any_classes(spec):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert learns_classes([spec]) == []
+    assert_close(torch.rand(2), expected, atol=0, rtol=0)
+
+
+def test_all_losses_are_offered_the_parts_and_the_rivals_and_no_config_may_set_them():
+    for name, value in {"parts": 3, "rivals": [[True]]}.items():
+        (fault,) = objective_faults([{"name": "cluster_memory", name: value}])
+        assert f"{name} is set by reidkit at run time" in fault

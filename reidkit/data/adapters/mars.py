@@ -28,6 +28,7 @@ PROTOCOLS = {
 }
 FORM = "0001C1T0001F001.jpg"
 FRAME = re.compile(r"\d{4}C\dT\d+F\d+\.jpe?g", re.IGNORECASE)
+TIME = re.compile(r"F(\d+)\.")
 FILES = (
     *("train_name.txt", "test_name.txt"),
     *("tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat"),
@@ -74,7 +75,13 @@ class Tracks(NamedTuple):
 
 
 @BENCHMARKS.register(NAME)
-def load(root: Path, check: CheckLevel = "strict", *, protocol: Protocol = "mars") -> Benchmark:
+def load(
+    root: Path,
+    check: CheckLevel = "strict",
+    *,
+    protocol: Protocol = "mars",
+    times: bool = False,
+) -> Benchmark:
     """MARS: Zheng et al., MARS: A Video Benchmark for Large-Scale Person Re-identification, ECCV
     2016.
 
@@ -83,12 +90,18 @@ def load(root: Path, check: CheckLevel = "strict", *, protocol: Protocol = "mars
     dropped. By `protocol` the gallery holds the queries too ("mars", the authors' own: the camera
     rule takes each out for itself, and all 1,980 count), or no query at all ("without_queries", as
     torchreid has it: 9,330 tracklets, in which 140 queries have no right answer).
+
+    `times` takes the number behind the F of a name for the frame's in its camera's video, and gives
+    each sample its `span`. Leave it off for the published set, which counts frames within the
+    tracklet; sets in its layout may have real ones, those of `tools/cut_market_tracklets.py` do.
     """
-    return settle(read(root, protocol=protocol, files=check != "off"), check)
+    return settle(read(root, protocol=protocol, times=times, files=check != "off"), check)
 
 
 @READERS.register(NAME)
-def read(root: Path, *, protocol: Protocol = "mars", files: bool = True) -> Reading:
+def read(
+    root: Path, *, protocol: Protocol = "mars", times: bool = False, files: bool = True
+) -> Reading:
     """Everything readable of MARS under `root`, with what is wrong; see `load`.
 
     `files=False` leaves out the look whether the listed frames exist. Raises FileNotFoundError
@@ -106,8 +119,8 @@ def read(root: Path, *, protocol: Protocol = "mars", files: bool = True) -> Read
         return Reading(NAME, (), (), (), rules, tuple(findings))
     tracks = read_tracks(folder / "info")
     findings += compare(tracks)
-    train = read_side(folder, "train", tracks.train, findings)
-    test = read_side(folder, "test", tracks.test, findings)
+    train = read_side(folder, "train", tracks.train, times, findings)
+    test = read_side(folder, "test", tracks.test, times, findings)
     query = read_query(tracks, test, findings)
     asked = set(query) if protocol == "without_queries" else set()
     if files:
@@ -191,9 +204,9 @@ def compare(tracks: Tracks) -> list[Finding]:
 
 
 def read_side(
-    folder: Path, split: str, table: Integers, findings: list[Finding]
+    folder: Path, split: str, table: Integers, times: bool, findings: list[Finding]
 ) -> dict[int, Sample]:
-    """The samples of one table by their rows (from 0), without junk.
+    """The samples of one table by their rows (from 0), without junk, with spans by `times`.
 
     Rows that contradict the list of names are left out and added to `findings`.
     """
@@ -212,7 +225,8 @@ def read_side(
             continue
         place = f"{folder}/bbox_{split}/{pid:04d}/"
         frames = tuple([place + name for name in chunk])
-        samples[row] = Sample(frames, pid, camid, domain=NAME)
+        span = span_of(chunk) if times else None
+        samples[row] = Sample(frames, pid, camid, domain=NAME, span=span)
     if faults:
         what = f"{len(faults):,} rows of tracks_{split}_info.mat are wrong and left out"
         where = examples(f"row {row + 1}: {faults[row]}" for row in sorted(faults))
@@ -224,6 +238,12 @@ def read_side(
         what = f"{junk:,} junk tracklets (pid -1) of {split} are left out, as the protocol says"
         findings.append(Finding("note", what))
     return samples
+
+
+def span_of(names: list[str]) -> tuple[float, float]:
+    """The first and the last frame number in names of MARS' form."""
+    moments = [float(TIME.findall(name)[-1]) for name in names]
+    return min(moments), max(moments)
 
 
 def read_names(path: Path) -> list[str]:

@@ -179,8 +179,9 @@ def group(
     """Samples of each split in the order of the file, rows of one tracklet in one sample, and
     faults.
 
-    A tracklet's rows are ordered by `frame`, or as written where there is none. Junk (pid -1) stays
-    in train only, where it stands for an unknown identity.
+    A tracklet's rows are ordered by `frame`, or as written where there is none; its span is from
+    the least to the greatest, where each row has one. Junk (pid -1) stays in train only, where it
+    stands for an unknown identity.
     """
     # Numbering from 1 keeps names clear of pid 0, which benchmarks use for distractors.
     pids = numbers((row.text["pid"] for row in rows), start=1)
@@ -209,6 +210,14 @@ def group(
             head.text.get("view", ""),
             head.text.get("condition", ""),
             named or domain,
+            span_of(members),
         )
         splits.setdefault(split, []).append(sample)
     return {split: tuple(samples) for split, samples in splits.items()}, faults
+
+
+def span_of(members: list[Row]) -> tuple[float, float] | None:
+    """The first and the last `frame` of a sample's rows, None where one has none."""
+    frames = [row.text.get("frame") for row in members]
+    moments = [float(frame) for frame in frames if frame]
+    return (min(moments), max(moments)) if len(moments) == len(members) else None

@@ -9,6 +9,7 @@ from reidkit.data.benchmarks import BENCHMARKS, Reading, settle
 from reidkit.data.silhouettes.store import SilhouetteStore, store_samples
 from reidkit.data.synthetic import casia_b, mars
 from reidkit.data.synthetic.benchmark import rendered
+from reidkit.data.synthetic.schedule import timed
 from reidkit.types import Benchmark, CheckLevel, EvalProtocol, Sample
 
 # Parts of the folders' names: raise one when the same arguments give other pictures.
@@ -72,7 +73,10 @@ def load_mars(
     size: tuple[int, int] = mars.DEFAULTS.size,
     protocol: layout.Protocol = "mars",
 ) -> Benchmark:
-    """Procedural tracklets under the protocols of MARS; see `write_mars`."""
+    """Procedural tracklets under the protocols of MARS; see `write_mars`.
+
+    They have times (`Sample.span`, in seconds): see `timed`.
+    """
     name = (
         f"synthetic_mars-v{STREET}-{train_identities}+{test_identities}-c{cameras}"
         f"-t{tracklets}-f{frames}-{size[0]}x{size[1]}-s{seed}"
@@ -94,12 +98,15 @@ def load_mars(
     reading = layout.read(folder, protocol=protocol)
     # This world has its own numbers, so their difference from the published ones says nothing.
     counted = layout.compare(layout.read_tracks(folder / "info"))
+    # One timetable for both sides: queries may be in the gallery, too.
+    test = sorted({*reading.query, *reading.gallery}, key=lambda sample: sample.frames[0])
+    times = dict(zip(test, timed(test, seed=seed, step=mars.STEP), strict=True))
     return settle(
         Reading(
             "synthetic_mars",
-            renamed(reading.train),
-            renamed(reading.query),
-            renamed(reading.gallery),
+            renamed(timed(reading.train, seed=seed, step=mars.STEP)),
+            renamed(tuple(times[sample] for sample in reading.query)),
+            renamed(tuple(times[sample] for sample in reading.gallery)),
             reading.protocol,
             tuple(finding for finding in reading.findings if finding not in counted),
         ),

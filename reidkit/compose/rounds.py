@@ -1,0 +1,246 @@
+"""A training without labels: what each round trains on, how good that is, and what a resumed run
+needs of it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidkit import data, engine, evaluation, losses, unsupervised
+from reidkit.compose.building import build_objective, build_train_loader
+from reidkit.compose.ranks import main_alone
+from reidkit.config import ConfigError, RunConfig
+from reidkit.engine import Console, TrainState
+from reidkit.models import EmbeddingModel
+from reidkit.types import Features, Sample
+from reidkit.unsupervised import Labels, NothingToLearn, Round, self_training
+
+Train = Callable[[data.StagedLoader, int], None]
+
+
+def sparse(samples: tuple[Sample, ...], gap: float | None) -> tuple[Sample, ...]:
+    """The tracklets of each camera that begin more than `gap` after the one before; all for None.
+
+    Raises ConfigError where their times are not known.
+    """
+    if gap is None:
+        return samples
+    try:
+        return tuple(samples[place] for place in unsupervised.sparse_tracklets(samples, gap))
+    except ValueError as error:
+        raise ConfigError("method.gap", [str(error)]) from error
+
+
+class Rounds:
+    """The rounds of a run; `current` is the one under way, None before the first.
+
+    Args:
+        features: of a model and samples, on all ranks together.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        state: TrainState,
+        samples: Sequence[Sample],
+        features: Callable[[nn.Module, Sequence[Sample]], Features],
+        log: engine.RunLog,
+        console: Console,
+    ) -> None:
+        assert config.method is not None
+        self.config = config
+        self.state = state
+        self.samples = samples
+        self.features = features
+        self.log = log
+        self.console = console
+        self.method = unsupervised.METHODS.build(config.method.name, config.method.args)
+        self.epochs = config.method.epochs
+        batch = config.data.batch
+        size = batch.identities * batch.instances
+        self.batches = config.method.batches or max(1, round(len(samples) / size))
+        self.current: Round | None = None
+        self.loader: data.StagedLoader | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rounds there are at most."""
+        return -(-self.config.optim.epochs // self.epochs)
+
+    def train(self, train: Train) -> None:
+        """Train round after round, from the one under way; `train(loader, until)` as far as an
+        epoch."""
+
+        def one(wanted: Round) -> None:
+            assert self.loader is not None
+            until = min((wanted.number + 1) * self.epochs, self.config.optim.epochs)
+            train(self.loader, until)
+
+        self_training(self.find, one, rounds=self.count, under_way=self.current)
+
+    def find(self, number: int, previous: Labels | None) -> Labels:
+        """The labels of a round, told and made ready for training."""
+        features = self.features(self.state.best_model, self.samples)
+        try:
+            labels = main_alone(lambda: self._label(features, number, previous))
+        except NothingToLearn as error:
+            raise NothingToLearn(f"round {number + 1}: {error}") from error
+        quality = judge(labels, features)
+        self.tell(number, labels, quality)
+        if not labels.done:
+            self.prepare(Round(number, labels))
+            self._fill(labels, features)
+        return labels
+
+    def _label(self, features: Features, number: int, previous: Labels | None) -> Labels:
+        wanted = self.config.method
+        assert wanted is not None
+        if wanted.start is not None and number == 0:
+            self.console.say(f"describing {len(self.samples)} samples by {wanted.start}")
+            features = data.describe_tracklets(wanted.start, self.samples)
+        if wanted.centre:
+            features = unsupervised.centred_by_camera(features)
+        return self.method.label(features, number, previous)
+
+    def tell(self, number: int, labels: Labels, quality: Mapping[str, float]) -> None:
+        """Log what a round found, and say it."""
+        self.log.write(
+            {
+                "kind": "labels",
+                "epoch": self.state.epoch,
+                "iteration": self.state.iteration,
+                "round": number,
+                "method": dict(labels.told),
+                "quality": dict(quality),
+            }
+        )
+        words = [f"{name} {value:g}" for name, value in labels.told.items()]
+        words += [f"{name} {100 * value:.1f}%" for name, value in quality.items()]
+        ends = "; the same as before, so this was the last round" if labels.done else ""
+        self.console.say(f"round {number + 1} of {self.count}: {', '.join(words)}{ends}")
+
+    def prepare(self, wanted: Round) -> None:
+        """Loader and objective for the labels of a round; what the objective holds is still empty.
+
+        Raises NothingToLearn where they are too few for a batch.
+        """
+        labels = wanted.labels
+        needed = self.config.data.batch.identities
+        if labels.classes < needed:
+            raise NothingToLearn(
+                f"round {wanted.number + 1}: {labels.classes} classes, but a batch takes "
+                f"{needed} identities: lower data.batch.identities, or let the method find more"
+            )
+        model = self.state.model
+        assert isinstance(model, EmbeddingModel)
+        self.loader = build_train_loader(
+            self.config, self.samples, labels.labels.tolist(), self.state.device, self.batches
+        )
+        self.state.task.objective = build_objective(
+            self.config, model, labels.classes, self.state.device, labels.groups
+        )
+        self.state.task.train()
+        self.current = wanted
+
+    def _fill(self, labels: Labels, features: Features) -> None:
+        """Let each memory of classes begin with the classes' mean features."""
+        objective = self.state.task.objective
+        assert isinstance(objective, losses.Objective)
+        parts = F.normalize(features.vectors.unflatten(1, (features.parts, -1)).float(), dim=2)
+        means = class_means(parts, labels.labels)
+        for memory in objective.memories():
+            memory.fill(means.to(self.state.device))
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The round under way, in tensors and plain values; None before the first."""
+        if self.current is None:
+            return None
+        number, labels = self.current
+        return {
+            "number": number,
+            "labels": labels.labels,
+            "groups": labels.groups,
+            "matches": labels.matches,
+            "told": dict(labels.told),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on in the round that `state_dict` was taken in; a ValueError where it had other
+        samples."""
+        if state is None:
+            return
+        if len(state["labels"]) != len(self.samples):
+            raise ValueError(
+                f"the checkpoint has labels of {len(state['labels'])} samples, this run has "
+                f"{len(self.samples)}: the data changed; train into a new folder"
+            )
+        fields = {key: state[key] for key in ("labels", "groups", "matches", "told")}
+        self.prepare(Round(state["number"], Labels(**fields)))
+
+    def table(self, scores: Sequence[str]) -> str:
+        """Round after round: what the method said, how good the labels were, and the first of the
+        `scores` after it, where `evaluate.every` took them.
+        """
+        rounds: dict[int, dict[str, Any]] = {}
+        after: dict[int, float] = {}
+        for line in self.log.path.read_text().splitlines():
+            record = json.loads(line)
+            if record["kind"] == "labels":
+                rounds[record["round"]] = {**record["method"], **record["quality"]}
+            elif record["kind"] == "evaluation":
+                found = record["scores"]
+                key = next((name for name in found if name.endswith("rank-1")), next(iter(found)))
+                after[record["epoch"]] = found[key]
+        return rounds_table(
+            rounds, {number: after.get((number + 1) * self.epochs) for number in rounds}
+        )
+
+
+def class_means(vectors: Tensor, labels: Tensor) -> Tensor:
+    """The mean vector of each class. vectors (N, P, D), labels (N,), -1 for none -> (K, P, D)."""
+    known = labels >= 0
+    chosen = labels[known].to(vectors.device)
+    sums = vectors.new_zeros(int(labels.max()) + 1, *vectors.shape[1:])
+    sums.index_add_(0, chosen, vectors[known.to(vectors.device)])
+    return sums / chosen.bincount()[:, None, None]
+
+
+def judge(labels: Labels, features: Features) -> dict[str, float]:
+    """How good labels are, in fractions: by themselves, and by the identities where the samples
+    have them, which training never sees."""
+    quality = {"silhouette": float(evaluation.silhouettes(features.vectors, labels.labels).mean())}
+    pids = features.pids
+    if not bool((pids >= 0).any()):
+        return quality
+    found = evaluation.pairwise(labels.labels, pids)
+    quality |= {name: float(getattr(found, name)) for name in ("precision", "recall", "f1")}
+    if len(labels.matches):
+        matched = evaluation.pairs_quality(labels.matches, pids, features.camids)
+        quality |= {"match_precision": matched.precision, "match_recall": matched.recall}
+    return quality
+
+
+def rounds_table(
+    rounds: Mapping[int, Mapping[str, float]], scores: Mapping[int, float | None]
+) -> str:
+    """A line each round: fractions and counts as they are, a dash where nothing is known."""
+    names = list(dict.fromkeys(name for row in rounds.values() for name in row))
+    head = ["round", *names, "rank-1 after"]
+    lines = [head]
+    for number, row in sorted(rounds.items()):
+        cells = [_cell(row.get(name)) for name in names]
+        after = scores[number]
+        lines.append([str(number + 1), *cells, "-" if after is None else f"{100 * after:.2f}%"])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if float(value).is_integer() and value > 1 else f"{value:.3f}"

@@ -1,0 +1,26 @@
+"""What a camera does to all pictures tells nobody apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from reidkit.types import Features
+
+
+def centred_by_camera(features: Features) -> Features:
+    """The features at unit length, less the mean of their camera (of a domain), each part by
+    itself.
+
+    A colour cast, a height or a crowd in the background moves all features of a camera alike. The
+    mean is over all its samples, so it is no use where the cameras show few people. Samples of
+    unknown camera (-1) count as one camera.
+    """
+    parts = F.normalize(features.vectors.float().unflatten(1, (features.parts, -1)), dim=2)
+    names = [f"{sample.domain}|{sample.camid}" for sample in features.samples]
+    _, cameras = np.unique(names, return_inverse=True)
+    which = torch.from_numpy(cameras).to(parts.device)
+    sums = parts.new_zeros(int(which.max()) + 1 if len(which) else 0, *parts.shape[1:])
+    means = sums.index_add_(0, which, parts) / which.bincount()[:, None, None]
+    return replace(features, vectors=(parts - means[which]).flatten(1))
