@@ -249,8 +249,9 @@ class ProjectConfig(Part):
 class MethodConfig(Part):
     """How to learn without labels: a method by name, with its own arguments beside it.
 
-    A round finds labels and trains `epochs` epochs on them, of `batches` batches each (by default
-    as many as show each sample about once); `optim.epochs` is the sum over all rounds. `gap` trains
+    A round finds labels and trains `epochs` epochs on them, the first round `first` (by default as
+    many), of `batches` batches each (by default as many as show each sample about once);
+    `optim.epochs` is the sum over all rounds. `gap` trains
     only on tracklets that begin more than so long after the one before them in the same camera has
     ended, by the clock of the set: then nearly every tracklet of a camera is somebody else.
 
@@ -264,10 +265,15 @@ class MethodConfig(Part):
 
     name: str
     epochs: int = Field(default=1, gt=0)
+    first: Annotated[int, Field(gt=0)] | None = None
     batches: Annotated[int, Field(gt=0)] | None = None
     gap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     start: str | None = None
     centre: bool = False
+
+    def end_of(self, number: int) -> int:
+        """How many epochs are over when the round of this number, from 0, is."""
+        return (self.first or self.epochs) + number * self.epochs
 
     @property
     def args(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_a_branch_of_one_identity_has_its_colour_and_others_are_grey(tmp_path, b
         ink = left[np.ptp(left, axis=2) > 80]
         return {
             tuple(colour)
-            for colour, n in zip(*np.unique(ink, axis=0, return_counts=True))
+            for colour, n in zip(*np.unique(ink, axis=0, return_counts=True), strict=True)
             if n > 60
         }
 
@@ -158,7 +158,7 @@ def test_a_deep_tree_needs_no_recursion(tmp_path):
 
 
 def test_one_tracklet_and_names_like_formulas_are_drawn(tmp_path):
-    odd = Sample(("folder/$x_$<b>\n名.jpg",), -1, -1)
+    odd = Sample(("folder/$x_$<b>\né.jpg",), -1, -1)
     draw(tmp_path / "x.png", [odd], [0], np.empty((0, 2)), [])
     draw(tmp_path / "y.png", [odd] * 5, [10**12] * 5)
     assert pixels(tmp_path / "x.png", GREY) > 300
@@ -175,6 +175,7 @@ def test_one_tracklet_and_names_like_formulas_are_drawn(tmp_path):
         ({"merges": [[0, 6], [2, 3], [5, 1], [4, 7]]}, "no tree"),
         ({"heights": [0.1, 0.6, 0.2, 0.9]}, "heights fall"),
         ({"heights": [0.1, 0.2, 0.6, np.nan]}, "heights fall or are not numbers"),
+        ({"labels": [0, 0, 1, 1, -2]}, "label -2: expected identities from 0"),
         ({"most": 0}, "at most 0 leaves: expected 1 or more"),
     ],
 )

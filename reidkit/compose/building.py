@@ -15,6 +15,7 @@ from reidkit import data, engine, losses, models, unsupervised
 from reidkit.config import ConfigError, RunConfig
 from reidkit.distributed import launched_here, local_rank, rank, world_size
 from reidkit.engine import TrainState
+from reidkit.registry import UnknownName
 from reidkit.types import SILHOUETTES, Benchmark, Preprocessing, Sample, StoredFrames
 
 RATE_FACTORS: Mapping[str, Callable[[int], float]] = {
@@ -70,6 +71,8 @@ def _method_faults(config: RunConfig) -> list[str]:
             found.append(f"method: {error}")
     if not losses.objective_faults(config.losses):
         found += losses.learns_classes(config.losses)
+    if config.method.start is not None and config.method.start not in data.BASELINES:
+        found.append(str(UnknownName.among("baseline", config.method.start, data.BASELINES)))
     if config.project is not None and config.project.whiten == "learned":
         found.append(
             "project.whiten: learned needs identities, which a method has none of; use pca"

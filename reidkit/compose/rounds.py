@@ -57,7 +57,7 @@ class Rounds:
         self.log = log
         self.console = console
         self.method = unsupervised.METHODS.build(config.method.name, config.method.args)
-        self.epochs = config.method.epochs
+        self.wanted = config.method
         batch = config.data.batch
         size = batch.identities * batch.instances
         self.batches = config.method.batches or max(1, round(len(samples) / size))
@@ -67,7 +67,8 @@ class Rounds:
     @property
     def count(self) -> int:
         """How many rounds there are at most."""
-        return -(-self.config.optim.epochs // self.epochs)
+        left = self.config.optim.epochs - self.wanted.end_of(0)
+        return 1 + max(-(-left // self.wanted.epochs), 0)
 
     def train(self, train: Train) -> None:
         """Train round after round, from the one under way; `train(loader, until)` as far as an
@@ -75,8 +76,8 @@ class Rounds:
 
         def one(wanted: Round) -> None:
             assert self.loader is not None
-            until = min((wanted.number + 1) * self.epochs, self.config.optim.epochs)
-            train(self.loader, until)
+            end = self.wanted.end_of(wanted.number)
+            train(self.loader, min(end, self.config.optim.epochs))
 
         self_training(self.find, one, rounds=self.count, under_way=self.current)
 
@@ -95,12 +96,11 @@ class Rounds:
         return labels
 
     def _label(self, features: Features, number: int, previous: Labels | None) -> Labels:
-        wanted = self.config.method
-        assert wanted is not None
-        if wanted.start is not None and number == 0:
-            self.console.say(f"describing {len(self.samples)} samples by {wanted.start}")
-            features = data.describe_tracklets(wanted.start, self.samples)
-        if wanted.centre:
+        start = self.wanted.start
+        if start is not None and number == 0:
+            self.console.say(f"describing {len(self.samples)} samples by {start}")
+            features = data.describe_tracklets(start, self.samples)
+        if self.wanted.centre:
             features = unsupervised.centred_by_camera(features)
         return self.method.label(features, number, previous)
 
@@ -194,7 +194,7 @@ class Rounds:
                 key = next((name for name in found if name.endswith("rank-1")), next(iter(found)))
                 after[record["epoch"]] = found[key]
         return rounds_table(
-            rounds, {number: after.get((number + 1) * self.epochs) for number in rounds}
+            rounds, {number: after.get(self.wanted.end_of(number)) for number in rounds}
         )
 
 

@@ -17,6 +17,7 @@ from reidkit.unsupervised.methods import METHODS, Labels, NothingToLearn
 from reidkit.unsupervised.tracklets import by_camera, cannot_link
 
 SameCamera = Literal["forbid", "allow"]
+Begin = Literal["cameras", "matches"]
 Places = Mapping[tuple[str, int], NDArray[np.int64]]
 
 
@@ -35,6 +36,8 @@ class StepwiseMetricPromotion:
     unmatched tracklet stays a class of its camera alone.
 
     Args:
+        begin: "cameras" for round 0 as above; "matches" matches at once, which asks for features
+            that are good for something before anything was learned.
         k: how many neighbours, see `match_tracklets`; as `sigma`, `gate` and `combine`.
         metric: of the features, whose distances these are.
         same_camera: "forbid" takes two tracklets of one camera for two identities, as the paper
@@ -45,6 +48,7 @@ class StepwiseMetricPromotion:
             the last.
     """
 
+    begin: Begin = "cameras"
     k: int = 10
     sigma: float | None = None
     gate: bool = False
@@ -60,7 +64,7 @@ class StepwiseMetricPromotion:
             raise ValueError(f"sigma is {self.sigma}, expected a distance above 0, or None")
         if self.patience < 1:
             raise ValueError(f"patience is {self.patience}, expected at least 1 round")
-        choices = {"combine": Combine, "metric": Metric, "same_camera": SameCamera}
+        choices = {"begin": Begin, "combine": Combine, "metric": Metric, "same_camera": SameCamera}
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
                 expected = " or ".join(map(repr, get_args(choice)))
@@ -75,7 +79,7 @@ class StepwiseMetricPromotion:
         tracklets.
         """
         cameras = _cameras(features)
-        if round == 0:
+        if round == 0 and self.begin == "cameras":
             labels, matches, passed = np.arange(len(features)), np.empty((0, 2), np.int64), 0
         else:
             pairs, scores = self._match(features.vectors, cameras)

@@ -129,6 +129,8 @@ class Tree:
             raise ValueError("the merges are no tree: each node but the root is joined once, later")
         if np.isnan(found).any() or (found[1:] < found[:-1]).any():
             raise ValueError("heights fall or are not numbers; expected them to rise with merges")
+        if own.min() < LEFT_OUT:
+            raise ValueError(f"label {own.min()}: expected identities from 0, or -1 for left out")
         label = np.concatenate([own, np.full(inner, MIXED)])
         size = np.concatenate([np.ones(count, np.int64), np.zeros(inner, np.int64)])
         for node, (a, b) in enumerate(merges, count):
@@ -223,7 +225,7 @@ def _draw_tree(axes: Axes, tree: Tree, leaves: NDArray[np.int64]) -> None:
                 of[node] = of[drawn[0]]
     axes.add_collection(PolyCollection(wedges, facecolors=filled, edgecolors=filled, alpha=0.55))
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=1.6))
-    axes.add_collection(LineCollection(banned, colors="#9aa0a6", linewidths=1.1, linestyles="--"))
+    axes.add_collection(LineCollection(banned, colors="#9aa0a6", linewidths=1.6, linestyles="--"))
     axes.set(xlim=(reach * (1.25 if forbidden[-1] else 1.04), 0), yticks=[])
     axes.set(ylim=(len(leaves) - 0.5, -0.5), xlabel="height at which branches were joined")
     axes.xaxis.label.set_fontsize(9)
@@ -275,8 +277,8 @@ def _write(
         words = " · ".join(word for word in (where(sample), _name(sample)) if word)
     else:
         cameras = sorted({samples[i].camid for i in leaves if samples[i].camid >= 0})
-        numbers = ", ".join(str(camera + 1) for camera in cameras)
-        by = f" · camera{'s' if len(cameras) > 1 else ''} {numbers}" if cameras else ""
+        named = f"camera{'s'[: len(cameras) - 1]} " + ", ".join(str(c + 1) for c in cameras)
+        by = f" · {named if len(cameras) < 4 else f'{len(cameras)} cameras'}" if cameras else ""
         words = counted(len(leaves), "tracklet") + by
     colour = _colour(label) if label >= 0 else MUTED
     axes.text(left, place - 0.04, name, size=8.5, weight="bold", color=colour, va="bottom")
@@ -293,5 +295,5 @@ def _name(sample: Sample) -> str:
 def _drawn(tree: Tree, leaves: NDArray[np.int64], whole: int) -> str:
     if whole == len(tree.order):
         return ""
-    rest = f", {whole - len(leaves):,} smaller ones not" if len(leaves) < whole else ""
+    rest = f", {whole - len(leaves):,} no larger ones not" if len(leaves) < whole else ""
     return f"{counted(len(leaves), 'branch')} of one identity drawn{rest}"
