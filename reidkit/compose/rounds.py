@@ -3,8 +3,10 @@ needs of it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,11 +15,13 @@ from reidkit.compose.building import build_objective, build_train_loader
 from reidkit.compose.ranks import main_alone
 from reidkit.config import ConfigError, RunConfig
 from reidkit.engine import Console, TrainState
+from reidkit.files import write_atomically
 from reidkit.models import EmbeddingModel
 from reidkit.types import Features, Sample
 from reidkit.unsupervised import Labels, NothingToLearn, Round, self_training
 
 Train = Callable[[data.StagedLoader, int], None]
+BEST = "best_round"  # what a method that compares its rounds says of the one to keep, from 1
 
 
 def sparse(samples: tuple[Sample, ...], gap: float | None) -> tuple[Sample, ...]:
@@ -37,6 +41,7 @@ class Rounds:
     """The rounds of a run; `current` is the one under way, None before the first.
 
     Args:
+        out: where the weights after the best round wait, of a method that says which that is.
         features: of a model and samples, on all ranks together.
     """
 
@@ -45,6 +50,7 @@ class Rounds:
         config: RunConfig,
         state: TrainState,
         samples: Sequence[Sample],
+        out: Path,
         features: Callable[[nn.Module, Sequence[Sample]], Features],
         log: engine.RunLog,
         console: Console,
@@ -53,6 +59,7 @@ class Rounds:
         self.config = config
         self.state = state
         self.samples = samples
+        self.best = out / f"{BEST}.safetensors"
         self.features = features
         self.log = log
         self.console = console
@@ -78,8 +85,23 @@ class Rounds:
             assert self.loader is not None
             end = self.wanted.end_of(wanted.number)
             train(self.loader, min(end, self.config.optim.epochs))
+            if wanted.labels.told.get(BEST) == wanted.number + 1:
+                weights = self.state.best_model.state_dict()
+                content = safetensors.torch.save(
+                    {name: value.cpu().contiguous() for name, value in weights.items()}
+                )
+                main_alone(lambda: write_atomically(self.best, content))
 
         self_training(self.find, one, rounds=self.count, under_way=self.current)
+
+    def keep_best(self) -> None:
+        """Give the model the weights it had after the best round, where that was not the last."""
+        if self.current is None or BEST not in self.current.labels.told:
+            return
+        best = int(self.current.labels.told[BEST])
+        if best <= self.current.number:
+            self.console.say(f"the model is that of round {best}, whose labels were the best")
+            self.state.best_model.load_state_dict(safetensors.torch.load_file(self.best))
 
     def find(self, number: int, previous: Labels | None) -> Labels:
         """The labels of a round, told and made ready for training."""
@@ -210,12 +232,15 @@ def class_means(vectors: Tensor, labels: Tensor) -> Tensor:
 def judge(labels: Labels, features: Features) -> dict[str, float]:
     """How good labels are, in fractions: by themselves, and by the identities where the samples
     have them, which training never sees."""
-    quality = {"silhouette": float(evaluation.silhouettes(features.vectors, labels.labels).mean())}
+    quality = {}
+    if "silhouette" not in labels.told:
+        found = evaluation.silhouettes(features.vectors, labels.labels)
+        quality["silhouette"] = float(found.mean())
     pids = features.pids
     if not bool((pids >= 0).any()):
         return quality
-    found = evaluation.pairwise(labels.labels, pids)
-    quality |= {name: float(getattr(found, name)) for name in ("precision", "recall", "f1")}
+    pairs = evaluation.pairwise(labels.labels, pids)
+    quality |= {name: float(getattr(pairs, name)) for name in ("precision", "recall", "f1")}
     if len(labels.matches):
         matched = evaluation.pairs_quality(labels.matches, pids, features.camids)
         quality |= {"match_precision": matched.precision, "match_recall": matched.recall}

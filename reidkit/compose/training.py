@@ -125,7 +125,7 @@ def _train(
         samples,
     )
     if not supervised:
-        run.rounds = Rounds(config, state, samples, run.features, log, console)
+        run.rounds = Rounds(config, state, samples, out, run.features, log, console)
     run.introduce(len(samples))
     seen = {(sample.domain, sample.pid) for sample in samples}
     for test in tests:
@@ -429,6 +429,8 @@ class Run:
 
     def finish(self) -> dict[str, Scores]:
         """Score the trained model, write what a run folder promises, and say it."""
+        if self.rounds is not None:
+            self.rounds.keep_best()
         if self.config.optim.update_bn:
             self.console.say("taking the averaged weights' batch-norm statistics anew")
             assert self.loader is not None
