@@ -7,6 +7,7 @@ import sys
 from reidkit.cli.commands import app
 from reidkit.cli.common import process
 from reidkit.cli.data import data_app
+from reidkit.cli.label import label
 from reidkit.cli.map import map_embeddings
 from reidkit.cli.project import project
 from reidkit.cli.sweep import sweep
@@ -17,6 +18,7 @@ app.add_typer(data_app, name="data")
 app.command()(sweep)
 app.command("map")(map_embeddings)
 app.command()(project)
+app.command()(label)
 
 
 def main() -> None:
