@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reidkit.cli.common import AsJson, Root, WrongCall, check_endings, console_for, print_json
 
 LINKAGES = ("average", "complete", "single", "ward")
+Options = dict[str, Any]
 METHODS = ("tree", "dbscan", "hdbscan")
 
 
@@ -33,13 +34,17 @@ def label(
             "below the largest step in height (gap)."
         ),
     ] = None,
-    linkage: Annotated[str, typer.Option(help=f"Of the tree: {', '.join(LINKAGES)}.")] = "average",
+    linkage: Annotated[
+        str | None,
+        typer.Option(help="Of the tree: average (the default), complete, single or ward."),
+    ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="tree labels everybody; dbscan and hdbscan leave out who has too few neighbours."
+            help="tree (the default) labels everybody; dbscan and hdbscan leave out who has too "
+            "few neighbours."
         ),
-    ] = "tree",
+    ] = None,
     eps: Annotated[
         float | None,
         typer.Option(help="For dbscan: a neighbour's largest Jaccard distance; 0.6 by default."),
@@ -89,11 +94,17 @@ def label(
     """
     if "RANK" in os.environ:
         raise WrongCall("identities are found by one process: call it without torchrun")
-    cuts = {"clusters": clusters, "height": height, "by": by}
-    knobs = {"eps": eps, "min-samples": min_samples}
+    cuts: Options = {"clusters": clusters, "height": height, "by": by}
+    knobs: Options = {"eps": eps, "min-samples": min_samples}
     if apply is not None:
-        given = {"RUN": run, "SOURCE": source, "--cannot-link": cannot_link, "--root": root}
-        given |= {f"--{name}": value for name, value in {**cuts, **knobs}.items()}
+        options: Options = {
+            "linkage": linkage,
+            "method": method,
+            "cannot-link": cannot_link,
+            "root": root,
+        }
+        options |= {"no-cannot-link": no_cannot_link or None, **cuts, **knobs}
+        given: Options = {"RUN": run, "SOURCE": source} | {f"--{n}": v for n, v in options.items()}
         for name, value in given.items():
             if value is not None:
                 raise WrongCall(f"{name} beside --apply: corrections need only --out, their folder")
@@ -112,7 +123,7 @@ def label(
         if word is not None and word not in known:
             raise WrongCall(f"--{option} {word}: expected one of {', '.join(known)}")
     _check_numbers(clusters, height, eps, min_samples)
-    _check_together(method, cuts, knobs)
+    _check_together(method or "tree", cuts, knobs)
     from reidkit.compose import labelling
 
     console = console_for(as_json)
@@ -121,8 +132,8 @@ def label(
     else:
         assert run is not None and source is not None
         settings = labelling.Settings(
-            method=method,  # type: ignore[arg-type]  # checked above
-            linkage=linkage,  # type: ignore[arg-type]
+            method=method or "tree",  # type: ignore[arg-type]  # checked above
+            linkage=linkage or "average",  # type: ignore[arg-type]
             clusters=clusters,
             height=height,
             by=by or "silhouette",  # type: ignore[arg-type]
@@ -171,9 +182,7 @@ def _check_numbers(
         raise WrongCall(f"--min-samples {min_samples}: expected at least 1")
 
 
-def _check_together(
-    method: str, cuts: dict[str, int | float | str | None], knobs: dict[str, int | float | None]
-) -> None:
+def _check_together(method: str, cuts: Options, knobs: Options) -> None:
     """Refuse options that the method would not look at."""
     given = [f"--{name}" for name, value in cuts.items() if value is not None]
     if len(given) > 1:

@@ -1,5 +1,6 @@
 """Stepwise Metric Promotion with a network: labels of tracklets, camera by camera, then matched."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,6 +39,8 @@ class StepwiseMetricPromotion:
     Args:
         begin: "cameras" for round 0 as above; "matches" matches at once, which asks for features
             that are good for something before anything was learned.
+        keep: share of the matches that is believed, the surest first, in each round of matching;
+            the last number holds for all rounds after. Sure ones are right far more often.
         k: how many neighbours, see `match_tracklets`; as `sigma`, `gate` and `combine`.
         metric: of the features, whose distances these are.
         same_camera: "forbid" takes two tracklets of one camera for two identities, as the paper
@@ -49,6 +52,7 @@ class StepwiseMetricPromotion:
     """
 
     begin: Begin = "cameras"
+    keep: tuple[float, ...] = (1.0,)
     k: int = 10
     sigma: float | None = None
     gate: bool = False
@@ -60,6 +64,8 @@ class StepwiseMetricPromotion:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k is {self.k}, expected at least 1 neighbour")
+        if not self.keep or not all(0 < share <= 1 for share in self.keep):
+            raise ValueError(f"keep is {list(self.keep)}, expected shares in (0, 1], one or more")
         if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}, expected a distance above 0, or None")
         if self.patience < 1:
@@ -83,6 +89,10 @@ class StepwiseMetricPromotion:
             labels, matches, passed = np.arange(len(features)), np.empty((0, 2), np.int64), 0
         else:
             pairs, scores = self._match(features.vectors, cameras)
+            turn = round if self.begin == "matches" else round - 1
+            share = self.keep[min(turn, len(self.keep) - 1)]
+            surest = np.argsort(-scores, kind="stable")[: math.ceil(share * len(scores))]
+            pairs, scores = pairs[surest], scores[surest]
             apart = cannot_link(features.samples, within_camera=self.same_camera == "forbid")
             labels, joined = join(pairs, scores, apart)
             matches, passed = pairs[joined], int((~joined).sum())

@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from reidkit.data.baselines import BASELINES, colour_histogram, raw_pixels
+from reidkit.data.baselines import (
+    BASELINES,
+    colour_histogram,
+    describe_tracklets,
+    raw_pixels,
+)
 from reidkit.types import Sample
 
 OF_PICTURES = sorted(set(BASELINES) - {"gait_energy_image"})
@@ -103,3 +110,19 @@ def test_an_unreadable_file_is_named(name, tmp_path):
 def test_no_samples_are_refused(name):
     with pytest.raises(ValueError, match="at least one"):
         BASELINES[name]([])
+
+
+@pytest.mark.parametrize("name", OF_PICTURES)
+def test_a_tracklet_is_described_by_the_mean_over_its_frames(name, pictures):
+    frames = pictures(*(noise(seed) for seed in range(5)))
+    tracklets = [
+        replace(frames[0], frames=tuple(frame.frames[0] for frame in frames[:3])),
+        replace(frames[3], frames=tuple(frame.frames[0] for frame in frames[3:])),
+    ]
+    rows = BASELINES[name](frames).vectors
+    expected = torch.stack([rows[:3].mean(0), rows[3:].mean(0)])
+    found = describe_tracklets(name, tracklets)
+    assert found.samples == tuple(tracklets)
+    torch.testing.assert_close(found.vectors, expected / expected.norm(dim=1, keepdim=True))
+    few = describe_tracklets(name, tracklets, frames=1).vectors
+    torch.testing.assert_close(few[0], rows[1])  # the one in the middle

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidkit.data import IdentityBatches, LengthBuckets, RandomBatches
+from reidkit.data import FixedLength, IdentityBatches, LengthBuckets, RandomBatches
 from reidkit.data.dealing import Hand, deal_plan, shares
 
 LABELS = [identity for identity in range(10) for _ in range(3 + 2 * identity)]
@@ -210,3 +210,32 @@ def test_long_sequences_come_in_smaller_batches():
     assert sorted(place for batch in batches for place in batch) == list(range(6))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max([100, 3, 40, 40, 40, 2][i] for i in batch) <= 80
+
+
+@pytest.mark.parametrize("batches", [1, 3, 25, 60])
+def test_a_fixed_length_is_several_epochs_or_a_part_of_one(batches):
+    inner = batches_of(seed=5)
+    fixed = FixedLength(batches_of(seed=5), batches)
+    generator = np.random.default_rng((5, 2))
+    expected = []
+    while len(expected) < batches:
+        expected += inner.draw(generator)
+    fixed.set_epoch(2)
+    assert len(fixed) == batches
+    assert list(fixed) == expected[:batches]
+    fixed.set_epoch(3)
+    assert list(fixed) != expected[:batches]
+
+
+def test_ranks_share_the_batches_of_a_fixed_length_and_a_skip_leaves_out_the_first():
+    whole = list(FixedLength(batches_of(), 7))
+    parts = [list(FixedLength(batches_of(rank=rank, world=2), 7)) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*parts, strict=True)] == whole
+    sampler = FixedLength(batches_of(), 7)
+    sampler.skip(4)
+    assert list(sampler) == whole[4:]
+
+
+def test_a_fixed_length_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"batches is 0, expected 1 or more"):
+        FixedLength(batches_of(), 0)

@@ -305,3 +305,13 @@ def test_losses_are_told_to_remember_once_a_batch_after_backward_and_the_step(se
     state.before_update = lambda: told.append("update")
     fit(state, ToyLoader(2), epochs=1, schedule=SCHEDULE)
     assert told == events
+
+
+def test_a_training_in_pieces_is_the_whole_training():
+    whole = toy_state()
+    fit(whole, ToyLoader(), epochs=4, schedule=SCHEDULE)
+    pieces = toy_state()  # only now: it sows what dropout draws
+    for until in (1, 3, 3, 4):
+        fit(pieces, ToyLoader(), epochs=4, until=until, schedule=SCHEDULE)
+        assert pieces.epoch == until
+    assert same(whole.task.state_dict(), pieces.task.state_dict())
