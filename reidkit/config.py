@@ -255,10 +255,11 @@ class MethodConfig(Part):
     only on tracklets that begin more than so long after the one before them in the same camera has
     ended, by the clock of the set: then nearly every tracklet of a camera is somebody else.
 
-    `start` names a description without learning (`reidkit list baseline`) from which the first
-    round's labels are found; by default they come from the untrained network, which is fine where
-    it begins with pretrained weights. `centre` takes each camera's mean away from the features of
-    its samples before labels are found: what a camera does to all pictures tells nobody apart.
+    `start` names descriptions without learning (`reidkit list baseline`) from which the first
+    round's labels are found; by default they come from the network as it is, which is fine where
+    it begins with pretrained weights. `beside` names those that later rounds have beside the
+    network's features. `centre` takes each camera's mean away from the features of its samples
+    before labels are found: what a camera does to all pictures tells nobody apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -268,7 +269,8 @@ class MethodConfig(Part):
     first: Annotated[int, Field(gt=0)] | None = None
     batches: Annotated[int, Field(gt=0)] | None = None
     gap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    start: str | None = None
+    start: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     centre: bool = False
 
     def end_of(self, number: int) -> int:

@@ -176,7 +176,7 @@ def test_corrections_from_the_page_become_the_manifest(call, words, home, tmp_pa
     assert code == 0, error
     assert "2 of 12 labels changed by corrected.csv." in text
     train = data.load_benchmark("manifest", out / "labels.csv").train
-    assert [s.pid for s in train] == [10, -1, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
+    assert [s.pid for s in train] == [10, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
     assert (out / "identities" / "0009.jpg").is_file() and (out / "tree.png").is_file()
     before = (out / "labels.csv").read_bytes()
     code, _, error = call(*words)
@@ -231,6 +231,8 @@ def test_work_that_fails_says_why_in_one_line(call, home, tmp_path):
         (["--min-samples", "0", "--method", "dbscan"], "--min-samples 0: expected at least 1"),
         (["--clusters", "2", "--height", "1"], "--clusters and --height: each says where"),
         (["--clusters", "2", "--method", "dbscan"], "--clusters cuts the tree"),
+        (["--k1", "0", "--method", "dbscan"], "--k1 0: expected at least 1"),
+        (["--k1", "5"], "--k1 is not for --method tree"),
         (["--eps", "0.5"], "--eps is not for --method tree"),
         (["--eps", "0.5", "--method", "hdbscan"], "--eps is not for --method hdbscan"),
         (["--cannot-link", "none"], "--no-cannot-link turns it off"),

@@ -2,19 +2,17 @@
 
 import csv
 import json
-import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from reidkit.unsupervised.identity_tree import IdentityTree
 
 from reidkit import data
 from reidkit.compose import label_folder, labelling
 from reidkit.compose.labelling import Settings
 from reidkit.types import Features, Sample, StoredFrames
 from reidkit.unsupervised import CannotLink
+from reidkit.unsupervised.identity_tree import IdentityTree
 
 
 def people(counts=(3, 3, 2), noise=0.05, seed=0, known=True):
@@ -39,7 +37,7 @@ def found_in(features, labels=None, **settings):
 
 
 def written(folder, found, pictures=False):
-    rows = label_folder.table_of(found.features.samples)
+    rows, _ = label_folder.table_of(found.features.samples)
     label_folder.begin(folder, found.facts["of"])
     found.features.save(folder / "features.npz")
     label_folder.write(folder, found, rows, pictures, labelling.QUIET)
@@ -63,8 +61,8 @@ def folder(tmp_path):
         {"by": "gap"},
         {"clusters": 3},
         {"height": 0.5},
-        {"method": "dbscan", "min_samples": 2},
-        {"method": "hdbscan", "min_samples": 2},
+        {"method": "dbscan", "min_samples": 2, "k1": 5},
+        {"method": "hdbscan", "k1": 9},
     ],
 )
 def test_people_far_apart_are_told_apart_however_one_asks(settings):
@@ -99,9 +97,24 @@ def test_one_sample_is_one_identity_of_which_nothing_is_known():
     assert any("One sample is one identity; its confidence of 0" in note for note in notes)
 
 
-def test_two_samples_are_labelled():
-    assert found_in(people((1, 1))).labels.shape == (2,)
+def test_two_samples_need_a_threshold():
     assert found_in(people((2,)), clusters=1).labels.tolist() == [0, 0]
+    assert found_in(people((1, 1)), height=0.1).labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"2 samples, first joined .* use --clusters or --height"):
+        found_in(people((1, 1)))
+
+
+def test_heights_that_do_not_differ_have_no_gap():
+    with pytest.raises(ValueError, match=r"do not tell by gap who is who"):
+        found_in(people((1, 1, 1), noise=0), by="gap")
+
+
+@pytest.mark.parametrize("by", ["silhouette", "gap"])
+def test_where_nobody_may_be_joined_each_is_alone(by):
+    features = people((2, 2))
+    links = CannotLink(np.zeros(4, np.int64), np.empty((0, 2), np.int64))
+    tree = IdentityTree.build(features, cannot_link=links)
+    assert labelling.find(features, tree, links, Settings(by=by)).tolist() == [0, 1, 2, 3]
 
 
 # Confidence and quality
@@ -154,6 +167,14 @@ def test_labels_that_say_nothing_are_told(labels, told):
     assert any(told in note for note in found.notes) and told in found.text()
 
 
+def test_one_cluster_of_everybody_comes_with_the_knobs():
+    features = people((3, 3))
+    settings = {"settings": {"method": "dbscan", "eps": 0.6, "k1": 30}}
+    tree = IdentityTree.build(features)
+    found = labelling.judged(features, tree, np.zeros(6, np.int64), settings, [])
+    assert "lower --k1 (now 30) or --eps (now 0.6)." in found.notes[0]
+
+
 # Who is kept apart
 
 
@@ -195,7 +216,7 @@ def test_all_of_one_camera_kept_apart_would_be_nothing_found():
 def test_one_file_in_two_samples_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     table = tmp_path / "two.csv"
-    table.write_text("path,pid,split,tracklet\na.png,1,train,1\na.png,1,test,2\n")
+    table.write_text("path,pid,split,tracklet\na.png,1,train,1\na.png,2,test,2\n")
     with pytest.raises(ValueError, match=r"a\.png is in two samples of .*two\.csv: take it out"):
         labelling.find_tracklets(str(table), None)
 
@@ -235,33 +256,36 @@ def test_the_manifest_is_one_that_trains(folder):
     features = Features(torch.eye(3), samples)
     written(folder, found_in(features, [0, 1, -1]))
     train = data.load_benchmark("manifest", folder / "labels.csv").train
-    assert [s.frames for s in train] == [s.frames for s in samples]
-    assert [(s.pid, s.camid, s.span) for s in train] == [
-        (1, 1, (10, 14)), (2, 0, (3, 3)), (-1, 2, None)
-    ]  # fmt: skip
-    assert data.labels_of(train) == ([0, 1, -1], 2)
+    assert [s.frames for s in train] == [s.frames for s in samples[:2]]
+    assert [(s.pid, s.camid, s.span) for s in train] == [(1, 1, (10, 14)), (2, 0, (3, 3))]
+    assert data.labels_of(train) == ([0, 1], 2)  # who is left out is there, but does not train
     rows = list(csv.DictReader((folder / "labels.csv").open(newline="")))
     assert [row["frame"] for row in rows] == ["10", "12", "14", "3", ""]
     assert [row["label"] for row in rows] == ["0", "0", "0", "1", "-1"]
     assert all(0 <= float(row["label_confidence"]) <= 1 for row in rows)
 
 
+def column(name, *samples):
+    return [row[name] for row in label_folder.table_of(samples)[0]]
+
+
 def test_unknown_cameras_stay_unknown_in_the_manifest():
-    nowhere = [Sample((f"{i}",), -1, -1) for i in range(2)]
-    assert {row["camid"] for row in label_folder.table_of(nowhere)} == {""}
-    some = [Sample(("0",), -1, -1), Sample(("1",), -1, 3)]
-    assert [row["camid"] for row in label_folder.table_of(some)] == ["-1", "3"]
+    assert column("camid", *(Sample((f"{i}",), -1, -1) for i in range(2))) == ["", ""]
+    assert column("camid", Sample(("0",), -1, -1), Sample(("1",), -1, 3)) == ["-1", "3"]
 
 
-def test_times_that_are_no_whole_numbers_are_left_out():
-    sample = Sample(("a", "b"), -1, 0, span=(0.5, 1.0))
-    assert [row["frame"] for row in label_folder.table_of([sample])] == ["", ""]
+def test_times_that_are_no_whole_numbers_become_thousandths():
+    samples = Sample(("a", "b", "c"), -1, 0, span=(0.5, 1.0)), Sample(("d",), -1, 0, span=(2, 2))
+    assert column("frame", *samples) == ["500", "750", "1000", "2000"]
+    assert "thousandths" in label_folder.table_of(samples)[1][0]
+    assert label_folder.table_of(samples[1:])[1] == []
 
 
 def test_a_packed_sequence_is_one_row_and_comes_back(folder):
     samples = tuple(Sample(StoredFrames("/walks", 4 * i, 4), i, 0, "090", "nm") for i in range(3))
     found = found_in(Features(torch.eye(3), samples), [0, 0, 1])
     rows = written(folder, found)
+    assert "cannot read" in label_folder.table_of(samples)[1][0]
     assert [row["path"] for row in rows] == ["/walks#0+4", "/walks#4+4", "/walks#8+4"]
     features, _, _, labels = label_folder.read(folder)
     assert [sample.frames for sample in features.samples] == [s.frames for s in samples]
@@ -349,8 +373,14 @@ def test_corrections_change_what_they_name_and_nothing_else(folder, tmp_path):
     rows = list(csv.DictReader((folder / "labels.csv").open(newline="")))
     assert [row["pid"] for row in rows[:6]] == ["8", "8", "-1", "-1", "1", "1"]
     assert {row["note"] for row in rows} == {"seen"}
+    splits = ["train"] * 2 + ["test"] * 2 + ["train"] * 12
+    assert [row["split"] for row in rows] == splits
+    sheet.write_text("path,label\n/1a.png,0\n")
+    labelling.apply_to(folder, sheet, pictures=False)
+    rows = list(csv.DictReader((folder / "labels.csv").open(newline="")))
+    assert {row["split"] for row in rows} == {"train"} and rows[2]["pid"] == "1"
     told = label_folder.read_facts(folder)
-    assert told["corrected"] == 2 and told["quality"]["by_the_source"]["recall"] < 1
+    assert told["corrected"] == 3 and told["quality"]["by_the_source"]["recall"] < 1
     assert "2 of 8 labels changed by corrected.csv." in again.notes
     with pytest.raises(FileExistsError, match="corrected by hand: name a new folder"):
         label_folder.begin(folder, found.facts["of"])
@@ -399,9 +429,3 @@ def test_a_manifest_that_lost_rows_is_not_built_upon(folder, tmp_path):
     (tmp_path / "corrected.csv").write_text("path,label\n/0a.png,1\n")
     with pytest.raises(ValueError, match=r"labels\.csv no longer fits .*features\.npz"):
         labelling.apply_to(folder, tmp_path / "corrected.csv")
-
-
-def test_a_forbidden_pair_in_one_identity_is_counted():
-    samples = [replace(s, span=(0.0, 1.0), camid=0) for s in people((4,)).samples]
-    links, _ = labelling.constraints(samples, "time")
-    assert links.broken_by(np.zeros(4, np.int64)) == math.comb(4, 2)

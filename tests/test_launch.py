@@ -157,3 +157,19 @@ def test_a_slow_save_of_the_first_process_is_waited_for_by_all(tmp_path):
 def test_restarts_need_a_folder_that_a_restarted_worker_finds(tmp_path):
     done = run("train", CONFIG, *WORDS, processes=2, launch=("--max-restarts", "1"), check=False)
     assert "--max-restarts needs --out" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["smp", "cluster_contrast", "buc"])
+def test_two_processes_find_the_labels_that_one_finds_and_hold_the_same_memory(tmp_path, method):
+    words = ("optim.name=sgd", "optim.lr=0.001", "optim.sync_bn=true", "evaluate.every=0")
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        run("train", SMOKE / f"{method}.yaml", *words, "--out", out, processes=processes)
+    one, two = (load_state(tmp_path / name / "state.pt") for name in "12")
+    assert one["round"]["number"] == two["round"]["number"] == 2
+    assert torch.equal(one["round"]["labels"], two["round"]["labels"])
+    for name, value in one["state"]["task"].items():
+        torch.testing.assert_close(
+            two["state"]["task"][name], value, rtol=1e-3, atol=1e-4, msg=name
+        )

@@ -53,6 +53,13 @@ def label(
         int | None,
         typer.Option(help="For dbscan and hdbscan: neighbours that make a core; 4 by default."),
     ] = None,
+    k1: Annotated[
+        int | None,
+        typer.Option(
+            help="For dbscan and hdbscan: neighbours compared; 30 by default, better about twice "
+            "the samples that an identity has."
+        ),
+    ] = None,
     cannot_link: Annotated[
         str | None,
         typer.Option(
@@ -95,7 +102,7 @@ def label(
     if "RANK" in os.environ:
         raise WrongCall("identities are found by one process: call it without torchrun")
     cuts: Options = {"clusters": clusters, "height": height, "by": by}
-    knobs: Options = {"eps": eps, "min-samples": min_samples}
+    knobs: Options = {"eps": eps, "min-samples": min_samples, "k1": k1}
     if apply is not None:
         options: Options = {
             "linkage": linkage,
@@ -122,7 +129,7 @@ def label(
     ):
         if word is not None and word not in known:
             raise WrongCall(f"--{option} {word}: expected one of {', '.join(known)}")
-    _check_numbers(clusters, height, eps, min_samples)
+    _check_numbers(clusters, height, eps, min_samples, k1)
     _check_together(method or "tree", cuts, knobs)
     from reidkit.compose import labelling
 
@@ -140,6 +147,7 @@ def label(
             cannot_link=cannot_link,  # type: ignore[arg-type]
             eps=0.6 if eps is None else eps,
             min_samples=4 if min_samples is None else min_samples,
+            k1=30 if k1 is None else k1,
         )
         found = labelling.label_to(
             run,
@@ -170,16 +178,19 @@ def _links(word: str | None, nobody: bool) -> str:
 
 
 def _check_numbers(
-    clusters: int | None, height: float | None, eps: float | None, min_samples: int | None
+    clusters: int | None,
+    height: float | None,
+    eps: float | None,
+    min_samples: int | None,
+    k1: int | None,
 ) -> None:
-    if clusters is not None and clusters < 1:
-        raise WrongCall(f"--clusters {clusters}: expected at least 1")
+    for name, value in (("clusters", clusters), ("min-samples", min_samples), ("k1", k1)):
+        if value is not None and value < 1:
+            raise WrongCall(f"--{name} {value}: expected at least 1")
     if height is not None and not 0 <= height < float("inf"):
         raise WrongCall(f"--height {height:g}: expected a distance, 0 or more")
     if eps is not None and not 0 < eps < 1:
         raise WrongCall(f"--eps {eps:g}: expected a Jaccard distance, above 0 and below 1")
-    if min_samples is not None and min_samples < 1:
-        raise WrongCall(f"--min-samples {min_samples}: expected at least 1")
 
 
 def _check_together(method: str, cuts: Options, knobs: Options) -> None:

@@ -71,8 +71,11 @@ def _method_faults(config: RunConfig) -> list[str]:
             found.append(f"method: {error}")
     if not losses.objective_faults(config.losses):
         found += losses.learns_classes(config.losses)
-    if config.method.start is not None and config.method.start not in data.BASELINES:
-        found.append(str(UnknownName.among("baseline", config.method.start, data.BASELINES)))
+    found += [
+        f"method: {UnknownName.among('baseline', name, data.BASELINES)}"
+        for name in (*config.method.start, *config.method.beside)
+        if name not in data.BASELINES
+    ]
     if config.project is not None and config.project.whiten == "learned":
         found.append(
             "project.whiten: learned needs identities, which a method has none of; use pca"

@@ -49,7 +49,8 @@ class Found:
         quality = self.facts["quality"]
         sizes = quality["sizes"]
         lines = [
-            f"{len(self.labels):,} samples: {quality['identities']:,} identities, "
+            f"{len(self.labels):,} samples: {quality['identities']:,} "
+            f"{'identity' if quality['identities'] == 1 else 'identities'}, "
             f"{quality['left_out']:,} samples left out"
         ]
         if quality["identities"]:
@@ -124,27 +125,35 @@ def paths_of(sample: Sample) -> list[str]:
     return list(sample.frames)
 
 
-def table_of(samples: Sequence[Sample]) -> Table:
-    """A manifest's rows, one a frame, whose labels are still to be filled in.
+def table_of(samples: Sequence[Sample]) -> tuple[Table, list[str]]:
+    """A manifest's rows, one a frame, whose labels are still to be filled in; and what to tell.
 
-    `frame` is spread evenly from the first to the last moment of a tracklet, where these are whole
-    numbers: the moments in between are not known here.
+    `frame` is spread evenly from the first to the last moment of a tracklet, since the moments in
+    between are not known here; in thousandths where the moments are no whole numbers.
     """
     known = any(sample.camid >= 0 for sample in samples)
+    ends = [end for sample in samples if sample.span is not None for end in sample.span]
+    scale = 1 if all(float(end).is_integer() for end in ends) else 1000
     rows = []
     for number, sample in enumerate(samples, start=1):
         paths = paths_of(sample)
-        for path, moment in zip(paths, _moments(sample, len(paths)), strict=True):
+        moments = [""] * len(paths)
+        if sample.span is not None:
+            spread = scale * np.linspace(*sample.span, len(paths))
+            moments = [str(round(moment)) for moment in spread.tolist()]
+        for path, moment in zip(paths, moments, strict=True):
             camid = str(sample.camid) if known else ""
             row = (path, "", camid, "train", str(number), moment, sample.view, sample.condition)
             rows.append(dict(zip(COLUMNS, row, strict=True)))
-    return rows
-
-
-def _moments(sample: Sample, count: int) -> list[str]:
-    if sample.span is None or not all(float(end).is_integer() for end in sample.span):
-        return [""] * count
-    return [str(round(moment)) for moment in np.linspace(*sample.span, count).tolist()]
+    notes = []
+    if scale > 1:
+        notes.append(f"{LABELS} gives times as whole numbers: thousandths of those of the source.")
+    if any(isinstance(sample.frames, StoredFrames) for sample in samples):
+        notes.append(
+            f"{LABELS} lists packed sequences, which `manifest` cannot read: it holds their "
+            "labels, but none can be trained on from there."
+        )
+    return rows, notes
 
 
 def write(folder: Path, found: Found, rows: Table, pictures: bool, console: Console) -> None:
@@ -152,7 +161,12 @@ def write(folder: Path, found: Found, rows: Table, pictures: bool, console: Cons
     samples, labels, tree = found.features.samples, found.labels, found.tree
     for row in rows:
         place = int(row["tracklet"]) - 1
-        # A benchmark's pid 0 stands for distractors.
+        # Training wants an identity for each; in `test`, pid -1 is passed over by who reads this.
+        if labels[place] < 0:
+            row["split"] = "test"
+        elif row["pid"] == "-1":
+            row["split"] = "train"
+        # From 1: a benchmark's pid 0 stands for distractors.
         row["pid"] = str(labels[place] + 1) if labels[place] >= 0 else "-1"
         row["label"], row["label_confidence"] = (
             str(labels[place]),
@@ -204,7 +218,7 @@ def _write_sheets(folder: Path, found: Found, console: Console) -> set[str]:
                 folder / name,
                 [found.features.samples[place] for place in places],
                 show=data.show,
-                title=f"identity {label}",
+                title=f"identity {label}, {len(places):,} of {len(found.labels):,} samples",
                 confidences=found.confidences[places].tolist(),
             )
             written.add(name)

@@ -40,9 +40,9 @@ class Settings:
     """How identities are found.
 
     `tree` cuts the identity tree: into `clusters`, or at `height`, or where `by` says. `dbscan` and
-    `hdbscan` cluster k-reciprocal Jaccard distances, with `eps` (DBSCAN's alone) and `min_samples`,
-    and may leave samples out. `cannot_link` says who is kept apart for certain: tracklets of one
-    camera that overlap in `time`, all of one `camera`, or `none`.
+    `hdbscan` cluster k-reciprocal Jaccard distances of `k1` neighbours, with `eps` (DBSCAN's alone)
+    and `min_samples`, and may leave samples out. `cannot_link` says who is kept apart for certain:
+    tracklets of one camera that overlap in `time`, all of one `camera`, or `none`.
     """
 
     method: Literal["tree", "dbscan", "hdbscan"] = "tree"
@@ -53,6 +53,7 @@ class Settings:
     cannot_link: Literal["time", "camera", "none"] = "time"
     eps: float = 0.6
     min_samples: int = 4
+    k1: int = 30
 
 
 def label_to(
@@ -89,14 +90,10 @@ def label_to(
     console.say(f"joining {len(samples):,} samples")
     tree = IdentityTree.build(features, linkage=settings.linkage, cannot_link=links, metric=metric)
     labels = find(features, tree, links, settings, metric)
-    if broken := links.broken_by(labels):
-        told.append(
-            f"{broken:,} pairs that cannot be one identity are one here: ask for more --clusters "
-            "or a lower --height to keep them apart."
-        )
+    rows, clock = label_folder.table_of(samples)
     facts = {"of": mark, "run": str(run), "source": source, "settings": asdict(settings)}
-    found = judged(features, tree, labels, facts, [*notes, *told])
-    label_folder.write(out, found, label_folder.table_of(samples), pictures, console)
+    found = judged(features, tree, labels, facts, [*notes, *told, *clock])
+    label_folder.write(out, found, rows, pictures, console)
     return found
 
 
@@ -234,6 +231,7 @@ def find(
             method=settings.method,
             eps=settings.eps,
             min_samples=settings.min_samples,
+            k1=settings.k1,
             metric=metric,
             cannot_link=links,
         )
@@ -248,6 +246,15 @@ def find(
         return tree.cut(clusters=settings.clusters)
     if settings.height is not None:
         return tree.cut(height=settings.height)
+    allowed = tree.heights[np.isfinite(tree.heights)]
+    if not len(allowed):
+        return np.arange(len(features))
+    if len(features) == 2 or (settings.by == "gap" and allowed[0] == allowed[-1]):
+        raise ValueError(
+            f"{len(features):,} samples, first joined at height {allowed[0]:.3g} and last at "
+            f"{allowed[-1]:.3g}, do not tell by {settings.by} who is who: use --clusters or "
+            "--height"
+        )
     return tree.cut(by=settings.by)
 
 
@@ -266,7 +273,7 @@ def judged(
     if not labelled.any():
         notes.append("All samples are left out: there is nothing to train on.")
     elif len(sizes) < 2 < len(labels):
-        notes.append("All are one identity: without a second one confidences are 0.")
+        notes.append(f"All are one identity, with a confidence of 0: {_fewer_joined(facts)}.")
     elif sizes.max() == 1 < len(labels):
         notes.append(
             "Each is an identity of its own, with a confidence of 0: nothing was joined, so ask "
@@ -297,6 +304,16 @@ def judged(
         {**facts, "samples": len(labels), "quality": quality},
         tuple(notes),
     )
+
+
+def _fewer_joined(facts: dict[str, Any]) -> str:
+    """Which knobs join less."""
+    settings = facts["settings"]
+    if settings.get("method") == "dbscan":
+        return f"lower --k1 (now {settings['k1']}) or --eps (now {settings['eps']:g})"
+    if settings.get("method") == "hdbscan":
+        return f"lower --k1 (now {settings['k1']})"
+    return "ask for more --clusters, or a lower --height"
 
 
 def to_json(found: Found) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Rounds:
         self.batches = config.method.batches or max(1, round(len(samples) / size))
         self.current: Round | None = None
         self.loader: data.StagedLoader | None = None
+        self.descriptions: dict[str, Features] = {}
 
     @property
     def count(self) -> int:
@@ -118,13 +119,21 @@ class Rounds:
         return labels
 
     def _label(self, features: Features, number: int, previous: Labels | None) -> Labels:
-        start = self.wanted.start
-        if start is not None and number == 0:
-            self.console.say(f"describing {len(self.samples)} samples by {start}")
-            features = data.describe_tracklets(start, self.samples)
-        if self.wanted.centre:
-            features = unsupervised.centred_by_camera(features)
-        return self.method.label(features, number, previous)
+        wanted = self.wanted
+        if number == 0 and wanted.start:
+            views = [self._described(name) for name in wanted.start]
+        else:
+            views = [features, *(self._described(name) for name in wanted.beside)]
+        if wanted.centre:
+            views = [unsupervised.centred_by_camera(view) for view in views]
+        view = views[0] if len(views) == 1 else unsupervised.side_by_side(views)
+        return self.method.label(view, number, previous)
+
+    def _described(self, name: str) -> Features:
+        if name not in self.descriptions:
+            self.console.say(f"describing {len(self.samples)} samples: {name}")
+            self.descriptions[name] = data.describe_tracklets(name, self.samples)
+        return self.descriptions[name]
 
     def tell(self, number: int, labels: Labels, quality: Mapping[str, float]) -> None:
         """Log what a round found, and say it."""

@@ -7,10 +7,13 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reidkit.data.clips import energy_image
 from reidkit.data.frames import FrameSampling
+from reidkit.data.lomo import lomo
 from reidkit.types import Features, Metric, Sample
 
 
@@ -56,6 +59,12 @@ def colour_histogram(samples: Sequence[Sample], stripes: int = 6, bins: int = 8)
         return np.sqrt(np.concatenate(counts))
 
     return _features(samples, describe)
+
+
+def local_maximal_occurrence(samples: Sequence[Sample]) -> Features:
+    """Colour and texture of horizontal bands, wherever in the band they are, (N, 26960); see
+    `reidkit.data.lomo`."""
+    return _features(samples, lomo)
 
 
 def gait_energy_image(samples: Sequence[Sample], size: tuple[int, int] = (64, 44)) -> Features:
@@ -110,6 +119,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "pixels": Baseline(raw_pixels),
         "colour_histogram": Baseline(colour_histogram),
+        "lomo": Baseline(local_maximal_occurrence),
         "gait_energy_image": Baseline(gait_energy_image, "euclidean", of_sequences=True),
     }
 )
@@ -124,17 +134,12 @@ def describe_tracklets(name: str, samples: Sequence[Sample], frames: int = 16) -
     baseline = BASELINES[name]
     if baseline.of_sequences:
         return baseline(samples)
+    rows = [_mean_over_frames(baseline, sample, frames) for sample in samples]
+    return Features(F.normalize(torch.stack(rows), dim=1), tuple(samples))
+
+
+def _mean_over_frames(baseline: Baseline, sample: Sample, frames: int) -> Tensor:
     nothing_drawn = np.random.default_rng(0)
-    chosen = FrameSampling("evenly", frames)
-    pieces = [
-        [sample.frames[place] for place in chosen.choose(len(sample.frames), nothing_drawn)]
-        for sample in samples
-    ]
-    single = [
-        replace(sample, frames=(frame,))
-        for sample, piece in zip(samples, pieces, strict=True)
-        for frame in piece
-    ]
-    rows = baseline(single).vectors.split([len(piece) for piece in pieces])
-    vectors = torch.stack([piece.mean(0) for piece in rows])
-    return Features(torch.nn.functional.normalize(vectors, dim=1), tuple(samples))
+    chosen = FrameSampling("evenly", frames).choose(len(sample.frames), nothing_drawn)
+    single = [replace(sample, frames=(sample.frames[place],)) for place in chosen]
+    return baseline(single).vectors.mean(0)

@@ -1,5 +1,6 @@
 """What a camera does to all pictures tells nobody apart."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,3 +25,10 @@ def centred_by_camera(features: Features) -> Features:
     sums = parts.new_zeros(int(which.max()) + 1 if len(which) else 0, *parts.shape[1:])
     means = sums.index_add_(0, which, parts) / which.bincount()[:, None, None]
     return replace(features, vectors=(parts - means[which]).flatten(1))
+
+
+def side_by_side(views: Sequence[Features]) -> Features:
+    """Several descriptions of the same samples as one, each at unit length: squared distances are
+    their sum, so all count alike."""
+    vectors = [F.normalize(view.vectors.float(), dim=1) for view in views]
+    return Features(torch.cat(vectors, dim=1), views[0].samples)

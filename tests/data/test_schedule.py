@@ -1,4 +1,5 @@
 from collections import defaultdict
+from itertools import pairwise
 
 from reidkit.data.synthetic.schedule import BREAK, timed
 from reidkit.types import Sample
@@ -31,5 +32,5 @@ def test_times_are_the_seeds_and_do_not_depend_on_the_order_of_samples():
 def test_people_come_one_by_one_and_distractors_each_alone():
     distractors = [walk(0, 0, number) for number in range(1, 30)]
     begins = sorted(sample.span[0] for sample in timed(distractors, seed=0, step=0.1))
-    gaps = [later - sooner for sooner, later in zip(begins, begins[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(begins)]
     assert min(gaps) > 0 and 10 < sum(gaps) / len(gaps) < 90

@@ -1,0 +1,104 @@
+"""Walks over a binary merge tree, none of which recurses: a tree of N leaves can be N deep.
+
+A tree is its merges (N - 1, 2) in SciPy's numbering: leaves 0 to N - 1, merge m makes node N + m,
+so that every node has a lower number than its parent and the root has the highest.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+When = Literal["before", "between", "after"]
+
+
+def check(merges: NDArray[np.int64], heights: NDArray[np.float64], count: int) -> None:
+    """Raise a ValueError unless these are the merges and heights of a tree of so many leaves."""
+    inner = count - 1
+    if count < 1 or len(merges) != inner or heights.shape != (inner,):
+        raise ValueError(
+            f"{len(merges)} merges and heights of shape {heights.shape} for {count} samples; "
+            "expected N - 1 of both, and N of 1 or more"
+        )
+    later = merges >= count + np.arange(inner)[:, None]
+    if later.any() or not np.array_equal(np.sort(merges.ravel()), np.arange(2 * inner)):
+        raise ValueError("the merges are no tree; expected each node but the root in a later one")
+    if np.isnan(heights).any() or (heights[1:] < heights[:-1]).any():
+        raise ValueError("the heights fall or are not numbers; expected them sorted")
+
+
+def walk(merges: NDArray[np.int64], when: When) -> list[int]:
+    """All nodes, each before, between or after its branches; the first branch before the second."""
+    count = len(merges) + 1
+    children = merges.tolist()
+    order = []
+    waiting = [2 * count - 2]  # ~node: its turn has come, without its branches
+    while waiting:
+        node = waiting.pop()
+        if node < count:
+            order.append(node if node >= 0 else ~node)
+            continue
+        first, second = children[node - count]
+        if when == "before":
+            waiting += [second, first, ~node]
+        elif when == "between":
+            waiting += [second, ~node, first]
+        else:
+            waiting += [~node, second, first]
+    return order
+
+
+def levels(merges: NDArray[np.int64]) -> list[list[int]]:
+    """All nodes by their distance from the root, which is alone on the first level."""
+    count = len(merges) + 1
+    children = merges.tolist()
+    found = []
+    level = [2 * count - 2]
+    while level:
+        found.append(level)
+        level = [child for node in level if node >= count for child in children[node - count]]
+    return found
+
+
+def parents(merges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The parent of each node (2N - 1,), -1 of the root."""
+    count = len(merges) + 1
+    above = np.full(2 * count - 1, -1)
+    above[merges.ravel()] = np.repeat(np.arange(count, 2 * count - 1), 2)
+    return above
+
+
+def path(merges: NDArray[np.int64], i: int, j: int) -> list[int]:
+    """The nodes from leaf i up to the lowest one above both, and down to leaf j."""
+    above = parents(merges)
+    up, down = [i], [j]
+    while up[-1] != down[-1]:
+        lower = up if up[-1] < down[-1] else down
+        lower.append(int(above[lower[-1]]))
+    return up + down[-2::-1]
+
+
+def newick(merges: NDArray[np.int64], heights: NDArray[np.float64], names: Sequence[str]) -> str:
+    """The tree in Newick's notation: quoted names, lengths of branches unless endless.
+
+    A length is the height of the parent less that of the node; leaves are at height 0.
+    """
+    count = len(names)
+    children, above = merges.tolist(), parents(merges)
+    own = np.concatenate([np.zeros(count), heights])
+    written: list[str] = []
+    waiting: list[int | str] = [2 * count - 2]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            written.append(item)
+            continue
+        top = own[above[item]] if above[item] >= 0 else np.inf
+        length = f":{float(top - own[item])!r}" if np.isfinite(top) else ""
+        if item < count:
+            written.append("'" + names[item].replace("'", "''") + "'" + length)
+        else:
+            first, second = children[item - count]
+            waiting += [")" + length, second, ",", first, "("]
+    return "".join(written) + ";"
