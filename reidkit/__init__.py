@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Sample,
         Scores,
     )
+    from reidkit.unsupervised import IdentityTree, match_tracklets
 
 __all__ = [
     "RankedListLoss",
@@ -40,6 +41,8 @@ __all__ = [
     "evaluate_arrays",
     "find_hits",
     "rerank",
+    "IdentityTree",
+    "match_tracklets",
     "fit",
 ]
 
@@ -51,6 +54,7 @@ _HOMES = {
     "reidkit.losses": ("RankedListLoss",),
     "reidkit.models": ("GaitSet", "ReIDModel", "SetPooling", "load_model"),
     "reidkit.types": ("Benchmark", "EvalProtocol", "Features", "Hits", "Sample", "Scores"),
+    "reidkit.unsupervised": ("IdentityTree", "match_tracklets"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -10,6 +10,7 @@ PROMISED = {
     "Sample", "Benchmark", "EvalProtocol", "Features", "Hits", "Scores",
     "load_benchmark", "load_model", "extract",
     "evaluate", "evaluate_arrays", "find_hits", "rerank", "fit",
+    "IdentityTree", "match_tracklets",
 }  # fmt: skip
 
 

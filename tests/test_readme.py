@@ -56,10 +56,38 @@ def test_the_commands_for_own_pictures_work_as_written(desk, monkeypatch, capsys
 
 
 def test_the_ranked_list_loop_learns(capsys):
-    exec(PYTHON[0], {})
+    exec(PYTHON[1], {})
     printed = capsys.readouterr().out
     rank_1 = float(re.search(r"%\s+%?\s*([\d.]+)%", printed.replace("%", "% ", 1))[1])
     assert rank_1 > 50, printed
+
+
+def test_the_tree_and_the_matches_find_who_is_who(capsys):
+    exec(PYTHON[0], {})
+    labels, count, match = capsys.readouterr().out.splitlines()
+    assert labels == str([person for person in range(5) for _ in range(4)])
+    assert count == "5"
+    assert match.startswith("TrackletMatch(cam_a=0, a=0, cam_b=1, b=")
+
+
+def test_the_commands_without_labels_work_as_written(desk, monkeypatch, capsys):
+    street = "{train_identities: 8, test_identities: 4, cameras: 2, tracklets: 2, frames: 4}"
+    small = f"{{name: synthetic_mars, args: {street}}}"
+    quick = f" 'data.train=[{small}]' 'data.test=[{small}]' optim.epochs=2 evaluate.every=0"
+    quick += " data.size=[32,16] data.batch.identities=2 data.batch.frames=2 method.first=1"
+    quick += " method.epochs=1 method.batches=2 model.backbone.width=0.125 evaluate.pictures=0"
+    first = SHELL.index("reidkit train configs/unsupervised/synthetic_smp.yaml")
+    lines = [line for line in SHELL[first : first + 3]]
+    for line in lines:
+        own = " method.k1=4 method.eps=0.9" if "contrast" in line else ""
+        call(monkeypatch, line + quick + own)
+    assert "rank-1 after" in capsys.readouterr().out
+    label, apply = (line for line in SHELL if line.startswith("reidkit label"))
+    (world,) = (desk / "datasets").glob("synthetic_mars-*")
+    call(monkeypatch, label.replace("synthetic_mars:gallery", str(world / "bbox_test")))
+    assert (desk / "labelled" / "tree.html").is_file()
+    shutil.copy(desk / "labelled" / "labels.csv", desk / "labels-corrected.csv")
+    call(monkeypatch, apply)
 
 
 def test_the_trained_model_in_three_lines(desk, monkeypatch):
@@ -67,7 +95,7 @@ def test_the_trained_model_in_three_lines(desk, monkeypatch):
     quick += " evaluate.every=0 evaluate.pictures=0 model.backbone.width=0.125"
     call(monkeypatch, f"reidkit train configs/own/folder.yaml --out runs/quickstart {quick}")
     names = {}
-    exec(PYTHON[1], names)
+    exec(PYTHON[2], names)
     assert len(names["features"]) == len(list((desk / "my_photos").rglob("*.jpg")))
 
 
@@ -75,7 +103,7 @@ def test_the_arrays_and_the_commands_for_judging_work_as_written(desk, monkeypat
     quick = "optim.epochs=1 data.size=[64,32] data.batch.identities=4 data.batch.instances=2"
     quick += " evaluate.every=0 evaluate.pictures=0 model.backbone.width=0.125"
     call(monkeypatch, f"reidkit train configs/own/folder.yaml --out runs/quickstart {quick}")
-    exec(PYTHON[2], {})
+    exec(PYTHON[3], {})
     assert "95 %" in capsys.readouterr().out
     start = SHELL.index("reidkit evaluate runs/quickstart --report report.html")
     judging = SHELL[start : start + 5]

@@ -89,7 +89,7 @@ def compare(linkage: Linkage, samples: int, dim: int, seed: int) -> None:
     far = (np.abs(heights - expected[:, 2]) / expected[:, 2]).max()
     print(
         f"all pairs of {samples:,}: SciPy {scipy_seconds:.2f} s, reidkit {seconds:.2f} s "
-        f"({seconds / scipy_seconds:.1f} x); {different} merges differ, heights by at most {far:.1e}"
+        f"({seconds / scipy_seconds:.1f} x); {different} merges differ, heights by up to {far:.1e}"
     )
 
 

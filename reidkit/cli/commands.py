@@ -432,7 +432,8 @@ def list_components(
     for title, entries in found.items():
         print(title)
         for name, signature in entries.items():
-            print(f"  {name}: {signature}" if title == "protocol" else f"  {name}({signature})")
+            told = title in ("protocol", "baseline")
+            print(f"  {name}: {signature}" if told else f"  {name}({signature})")
 
 
 @app.command()

@@ -90,7 +90,7 @@ def extract_to(
 
     def open_partial() -> list[int]:
         """Which chunks an earlier call has left."""
-        mark = {"files": _files_hash(samples), "model": weights_hash(model), "chunk": CHUNK}
+        mark = {"files": files_hash(samples), "model": weights_hash(model), "chunk": CHUNK}
         plan = partial / "of.json"
         if plan.is_file() and json.loads(plan.read_text()) != mark:
             console.say(f"{partial} is of another model or source: starting anew")
@@ -126,7 +126,7 @@ def _piece(partial: Path, start: int) -> Path:
     return partial / f"{start:09d}.npz"
 
 
-def _files_hash(samples: Sequence[Sample]) -> str:
+def files_hash(samples: Sequence[Sample]) -> str:
     """Which files these are and when they were last changed: the same names elsewhere differ."""
     digest = hashlib.sha256()
     for sample in samples:

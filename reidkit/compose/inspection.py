@@ -14,7 +14,7 @@ import cv2
 import torch
 from threadpoolctl import threadpool_info
 
-from reidkit import data, engine, evaluation, losses, models
+from reidkit import data, engine, evaluation, losses, models, unsupervised
 from reidkit.compose.building import choose_device
 from reidkit.registry import Registry, UnknownName
 
@@ -22,18 +22,19 @@ from reidkit.registry import Registry, UnknownName
 def components(kind: str | None = None) -> dict[str, dict[str, str]]:
     """Kind -> name -> arguments of everything registered; of one kind where it is named.
 
-    Protocols have no arguments: a text says what each is.
+    Protocols and baselines have no arguments: a text says what each is.
     """
     registries = [
         data.BENCHMARKS,
         *models.REGISTRIES,
         losses.LOSSES,
+        unsupervised.METHODS,
         engine.OPTIMIZERS,
         engine.SCHEDULES,
     ]
     by_kind = {registry.kind: registry for registry in registries}
     beside = losses.catalogue()
-    known = [*by_kind, *beside, "protocol"]
+    known = [*by_kind, *beside, "baseline", "protocol"]
     if kind is not None and kind not in known:
         raise UnknownName.among("kind", kind, known)
     found = {
@@ -42,6 +43,8 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
         if kind in (None, title)
     }
     found |= {title: names for title, names in beside.items() if kind in (None, title)}
+    if kind in (None, "baseline"):
+        found["baseline"] = {name: baseline.summary for name, baseline in data.BASELINES.items()}
     if kind in (None, "protocol"):
         texts = {name: evaluation.describe(name) for name in evaluation.PROTOCOLS}
         found["protocol"] = {name: text.removeprefix(f"{name}: ") for name, text in texts.items()}
@@ -55,7 +58,7 @@ def components(kind: str | None = None) -> dict[str, dict[str, str]]:
 # What reidkit tells a constructor at run time: no config may set it.
 FACTS: Mapping[str, frozenset[str]] = {
     data.BENCHMARKS.kind: frozenset({"root", "check"}),
-    losses.LOSSES.kind: frozenset({"num_classes", "embedding_size"}),
+    losses.LOSSES.kind: frozenset({"num_classes", "embedding_size", "parts", "rivals"}),
     engine.OPTIMIZERS.kind: frozenset({"params", "lr", "weight_decay"}),
     models.MODELS.kind: models.MODEL_FACTS,
     **{registry.kind: facts for registry, facts in models.COMPONENTS.values()},

@@ -16,7 +16,7 @@ from reidkit.compose import label_folder
 from reidkit.compose.building import choose_device
 from reidkit.compose.inference import (
     QUIET,
-    _files_hash,
+    files_hash,
     extract_to,
     find_samples,
     run_config,
@@ -78,7 +78,7 @@ def label_to(
     links, told = constraints(samples, settings.cannot_link)
     model = models.load_model(run).to(choose_device())
     metric = metric_of(run, model)
-    mark = {"model": weights_hash(model), "files": _files_hash(samples)}
+    mark = {"model": weights_hash(model), "files": files_hash(samples)}
     label_folder.begin(out, mark)
     if (out / FEATURES).is_file():
         features = replace(Features.load(out / FEATURES), samples=samples)

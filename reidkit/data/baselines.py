@@ -110,6 +110,11 @@ class Baseline:
     metric: Metric = "cosine"
     of_sequences: bool = False
 
+    @property
+    def summary(self) -> str:
+        """What it is, in a sentence."""
+        return (self.describe.__doc__ or "").partition(":")[0].partition(",")[0].strip()
+
     def __call__(self, samples: Sequence[Sample]) -> Features:
         """The features of these samples."""
         return self.describe(samples)

@@ -5,6 +5,7 @@ from reidkit.unsupervised.centring import centred_by_camera, side_by_side
 from reidkit.unsupervised.cluster_contrast import ClusterContrast
 from reidkit.unsupervised.clustering import cluster
 from reidkit.unsupervised.constraints import CannotLink
+from reidkit.unsupervised.identity_tree import IdentityTree
 from reidkit.unsupervised.linkage import agglomerate
 from reidkit.unsupervised.matching import TrackletMatch, match_tracklets
 from reidkit.unsupervised.methods import METHODS, Labels, Method, NothingToLearn
@@ -33,6 +34,7 @@ __all__ = [
     "scatters",
     "xqda",
     "cluster",
+    "IdentityTree",
     "agglomerate",
     # what is known of tracklets
     "CannotLink",

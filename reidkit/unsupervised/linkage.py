@@ -569,8 +569,9 @@ def _grow(
             made += 1
             length -= 2
         elif nearest == NONE:
-            # Whatever joins what, this one may be joined to nobody.
+            # Whatever joins what, this one may be joined to nobody, and need not be looked at.
             spot[tip] = NONE
+            _leave(line, clusters.size[tip] if kind == BUC else 0, tip)
             start += 1
             length = 0
         elif onto != NONE:
