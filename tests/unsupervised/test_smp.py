@@ -235,6 +235,9 @@ def test_features_that_are_not_finite_are_refused_by_name():
         ({"combine": "mean"}, r"combine"),
         ({"metric": "manhattan"}, r"metric"),
         ({"same_camera": "maybe"}, r"same_camera"),
+        ({"keep": ()}, r"keep is \[\], expected shares"),
+        ({"keep": (0.5, 1.5)}, r"keep is \[0.5, 1.5\], expected shares in \(0, 1\]"),
+        ({"begin": "end"}, r"begin"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(args, message):
@@ -242,3 +245,27 @@ def test_arguments_that_cannot_be_are_refused(args, message):
         method(**args)
     with pytest.raises(ValueError, match=message):
         StepwiseMetricPromotion(**args)
+
+
+def test_a_first_round_of_matches_is_the_second_round_of_one_that_begins_with_cameras():
+    features = world(noise=0.8)
+    begun = method(begin="matches").label(features, 0, None)
+    later = method().label(features, 1, None)
+    assert begun.labels.equal(later.labels) and begun.matches.equal(later.matches)
+
+
+def test_the_surest_matches_are_kept_in_the_share_of_the_round():
+    features = world(noise=1.5, per_camera=1, people=20)
+    whole = method(same_camera="allow").label(features, 1, None)
+    keeping = method(same_camera="allow", keep=(0.25, 0.5, 1.0))
+    found = [keeping.label(features, number, None) for number in (1, 2, 3, 9)]
+    counts = [len(labels.matches) for labels in found]
+    total = len(whole.matches)
+    assert counts == [math.ceil(0.25 * total), math.ceil(0.5 * total), total, total]
+    pairs = [{tuple(pair) for pair in labels.matches.tolist()} for labels in found]
+    assert pairs[0] < pairs[1] < pairs[2] == pairs[3]
+    right = [
+        float((features.pids[m[:, 0]] == features.pids[m[:, 1]]).double().mean())
+        for m in (found[0].matches, found[2].matches)
+    ]
+    assert right[0] > right[1]
