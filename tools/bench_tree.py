@@ -38,7 +38,7 @@ def measured(linkage: Linkage, samples: int, dim: int, seed: int) -> dict[str, f
     IdentityTree.build(made_up(600, 16, 0), linkage=linkage, neighbours=NEIGHBOURS)
     features = made_up(samples, dim, seed)
     parts: dict[str, float] = {"before_MB": peak()}
-    nearest = identity_tree.neighbour_graph
+    nearest = identity_tree.nearest_pairs
 
     def timed(*args: object) -> csr_matrix:
         start = time.perf_counter()
@@ -46,7 +46,7 @@ def measured(linkage: Linkage, samples: int, dim: int, seed: int) -> dict[str, f
         parts.update(graph=time.perf_counter() - start, pairs=graph.nnz, graph_MB=peak())
         return graph
 
-    identity_tree.neighbour_graph = timed
+    identity_tree.nearest_pairs = timed
     start = time.perf_counter()
     tree = IdentityTree.build(features, linkage=linkage, neighbours=min(NEIGHBOURS, samples - 2))
     whole = time.perf_counter() - start

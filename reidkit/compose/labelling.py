@@ -16,8 +16,8 @@ from reidkit.compose import label_folder
 from reidkit.compose.building import choose_device
 from reidkit.compose.inference import (
     QUIET,
-    files_hash,
     extract_to,
+    files_hash,
     find_samples,
     run_config,
     weights_hash,

@@ -7,9 +7,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from reidkit.evaluation.label_quality import silhouettes
-from reidkit.neighbours import knn
 from reidkit.types import Features
 from reidkit.unsupervised.clustering import joined
+from reidkit.unsupervised.graphs import nearest_pairs
 from reidkit.unsupervised.linkage import agglomerate
 from reidkit.unsupervised.methods import METHODS, Labels, NothingToLearn
 from reidkit.unsupervised.tracklets import cannot_link as overlapping_in_time
@@ -128,20 +128,6 @@ class BottomUpClustering:
 
 
 def squared_distances(vectors: Tensor, neighbours: int) -> csr_matrix:
-    """Squared Euclidean distances of the unit vectors (N, D) of each sample and its nearest.
-
-    Symmetric (N, N) float64: a pair is there where one of the two is among the other's
-    `neighbours`; samples themselves are not. A zero vector is at 2.
-    """
-    count = len(vectors)
-    size = min(neighbours + 1, count)
-    # Of unit vectors the squared distance is twice 1 - cos.
-    distances, found = (values.cpu().numpy() for values in knn(vectors, vectors, size))
-    rows, columns = np.repeat(np.arange(count), size), found.ravel()
-    low, high = np.minimum(rows, columns), np.maximum(rows, columns)
-    pairs, first = np.unique(low * count + high, return_index=True)
-    values = 2 * distances.ravel()[first].astype(np.float64)
-    low, high = pairs // count, pairs % count
-    low, high, values = low[low != high], high[low != high], values[low != high]
-    ends = np.concatenate([low, high]), np.concatenate([high, low])
-    return csr_matrix((np.concatenate([values, values]), ends), shape=(count, count))
+    """Squared Euclidean distances of the unit vectors (N, D) of each sample and its nearest; see
+    `nearest_pairs`. A zero vector is at 2."""
+    return 2 * nearest_pairs(vectors, neighbours, "cosine")  # of unit vectors twice 1 - cos

@@ -1,7 +1,5 @@
 """The tree of identities: which samples are joined to which, from all alone to all one."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,22 +9,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
-from scipy.spatial.distance import pdist, squareform
 
-from reidkit.files import replacing
-from reidkit.neighbours import knn
-from reidkit.types import (
-    UNKNOWN_CAMERA,
-    Features,
-    Metric,
-    Sample,
-    frames_at,
-    integer_array,
-    path_of,
-)
-from reidkit.unsupervised import traversal
+from reidkit.types import UNKNOWN_CAMERA, Features, Metric, Sample, path_of
+from reidkit.unsupervised import traversal, tree_file
 from reidkit.unsupervised.clustering import joined
 from reidkit.unsupervised.constraints import CannotLink
+from reidkit.unsupervised.graphs import all_pairs, nearest_pairs
 from reidkit.unsupervised.linkage import Linkage, agglomerate
 
 Criterion = Literal["gap", "silhouette"]
@@ -97,11 +85,11 @@ class IdentityTree:
         if neighbours is None and count > EXACT:
             neighbours = NEIGHBOURS
         if neighbours is None or neighbours >= count - 1:
-            vectors = _rows(vectors.double(), metric)
-            graph = _all_pairs(vectors, metric)
+            vectors, graph = vectors.double(), all_pairs(vectors, metric)
         else:
-            vectors = _rows(vectors.float(), metric)
-            graph = neighbour_graph(vectors, neighbours, metric)
+            vectors, graph = vectors.float(), nearest_pairs(vectors, neighbours, metric)
+        if metric == "cosine":
+            vectors = F.normalize(vectors, dim=1)
         return cls.from_graph(
             graph,
             linkage=linkage,
@@ -280,22 +268,9 @@ class IdentityTree:
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz`: `merges`, `heights`, and of the samples `pids`, `camids`, `paths`,
-        `views`, `conditions`; replaced atomically. A path is what `Features.save` writes."""
-        texts = {
-            "paths": [path_of(sample) for sample in self.samples],
-            "views": [sample.view for sample in self.samples],
-            "conditions": [sample.condition for sample in self.samples],
-        }
-        arrays: dict[str, Any] = {name: np.array(values, np.str_) for name, values in texts.items()}
-        with replacing(Path(path)) as file:
-            np.savez(
-                file,
-                merges=self.merges,
-                heights=self.heights,
-                pids=np.array([sample.pid for sample in self.samples], np.int64),
-                camids=np.array([sample.camid for sample in self.samples], np.int64),
-                **arrays,
-            )
+        `views`, `conditions`, `domains`, `spans`; replaced atomically. A path is what
+        `Features.save` writes."""
+        tree_file.write(Path(path), self.merges, self.heights, self.samples)
 
     @classmethod
     def load(cls, path: str | Path) -> "IdentityTree":
@@ -304,63 +279,10 @@ class IdentityTree:
         Raises FileNotFoundError, and ValueError for a file that is none or is damaged.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no tree file {path}; `IdentityTree.save` writes one")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return cls._of_arrays({name: archive[name] for name in archive.files})
-        except DAMAGE as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(
-                f"{path} is not a tree file, or is damaged; expected what `IdentityTree.save` "
-                f"writes: {reason}"
-            ) from error
-
-    @classmethod
-    def _of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> "IdentityTree":
-        merges, heights = arrays["merges"], arrays["heights"]
-        if merges.dtype.kind != "i" or heights.dtype.kind != "f":
-            raise ValueError(f"merges are {merges.dtype} and heights {heights.dtype}")
-        count = len(merges) + 1
-        numbers = (integer_array(name, arrays[name], count) for name in ("pids", "camids"))
-        texts = (arrays[name] for name in ("paths", "views", "conditions"))
-        samples = [
-            Sample(frames_at(str(name)), int(pid), int(camid), str(view), str(condition))
-            for pid, camid, name, view, condition in zip(*numbers, *texts, strict=True)
-        ]
-        return cls(merges, heights, samples)
-
-
-# What numpy and zipfile raise for files that are something else, cut short or changed.
-DAMAGE = (
-    ValueError,
-    KeyError,
-    OSError,
-    EOFError,
-    AttributeError,
-    TypeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def neighbour_graph(vectors: torch.Tensor, neighbours: int, metric: Metric) -> csr_matrix:
-    """Distances (N, N) float64 of each sample and its nearest, symmetric, for `agglomerate`.
-
-    A pair is there where one of the two is among the other's `neighbours`, below N; samples
-    themselves are not. vectors (N, D).
-    """
-    count = len(vectors)
-    nearest = knn(vectors, vectors, neighbours + 1, metric=metric)
-    distances, found = (values.cpu().numpy() for values in nearest)
-    rows, columns = np.repeat(np.arange(count), neighbours + 1), found.ravel()
-    low, high = np.minimum(rows, columns), np.maximum(rows, columns)
-    pairs, first = np.unique(low * count + high, return_index=True)
-    low, high, values = pairs // count, pairs % count, distances.ravel()[first].astype(np.float64)
-    low, high, values = (array[low != high] for array in (low, high, values))
-    ends = np.concatenate([low, high]), np.concatenate([high, low])
-    return csr_matrix((np.concatenate([values, values]), ends), shape=(count, count))
+            return cls(*tree_file.read(path))
+        except ValueError as error:
+            raise ValueError(f"{path} is no tree file, or is damaged: {error}") from error
 
 
 def mean_silhouette(
@@ -407,27 +329,6 @@ def _checked(features: Features, metric: str, neighbours: int | None) -> torch.T
         bad = features.samples[int((~finite).nonzero()[0])]
         raise ValueError(f"the feature of {bad.name} is not finite; extract it anew")
     return vectors
-
-
-def _rows(vectors: torch.Tensor, metric: Metric) -> torch.Tensor:
-    return F.normalize(vectors, dim=1) if metric == "cosine" else vectors
-
-
-def _all_pairs(vectors: torch.Tensor, metric: Metric) -> csr_matrix:
-    """All distances (N, N), of unit vectors where the metric is cosine."""
-    count = len(vectors)
-    rows = vectors.numpy()
-    distances = pdist(rows)
-    if metric == "cosine":
-        # From differences, which do not cancel as products do.
-        np.square(distances, out=distances)
-        distances /= 2
-    pairs = squareform(distances, checks=False) if count > 1 else np.zeros((1, 1))
-    if metric == "cosine" and not (full := rows.any(1)).all():
-        pairs[~full] = pairs[:, ~full] = 1.0  # by definition, as `knn` has it
-    ends = np.tile(np.arange(count, dtype=np.int32), count)
-    starts = np.arange(0, count * count + 1, count, dtype=np.int32)
-    return csr_matrix((pairs.ravel(), ends, starts), shape=(count, count))
 
 
 def _units(vectors: ArrayLike, count: int) -> NDArray[np.float32]:

@@ -31,21 +31,22 @@ def write(
     samples: Sequence[Sample],
 ) -> None:
     """Write merges (N - 1, 2), heights (N - 1,) and what `read` gives of N samples."""
-    texts: dict[str, Any] = {
+    texts = {
         "paths": [path_of(sample) for sample in samples],
         "views": [sample.view for sample in samples],
         "conditions": [sample.condition for sample in samples],
         "domains": [sample.domain for sample in samples],
     }
+    columns: dict[str, Any] = {name: np.array(values, np.str_) for name, values in texts.items()}
     with replacing(path) as file:
-        np.savez_compressed(
+        np.savez(
             file,
             merges=merges,
             heights=heights,
             pids=np.array([sample.pid for sample in samples], np.int64),
             camids=np.array([sample.camid for sample in samples], np.int64),
             spans=np.array([sample.span or UNKNOWN for sample in samples], np.float64),
-            **{name: np.array(values, np.str_) for name, values in texts.items()},
+            **columns,
         )
 
 
@@ -56,20 +57,18 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any], tuple[Sample, ...]]:
     for a file that is damaged or something else.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no tree file {path}; IdentityTree.save writes one")
+        raise FileNotFoundError(f"no tree file {path}; `IdentityTree.save` writes one")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
-        raise ValueError(f"{path} is damaged or no tree file, {EXPECTED}: {error}") from error
+        raise ValueError(f"{EXPECTED}: {error}") from error
     if missing := STORED - arrays.keys():
-        raise ValueError(
-            f"{path} is no tree file, without {', '.join(sorted(missing))}; {EXPECTED}"
-        )
-    try:
-        return arrays["merges"], arrays["heights"], _samples(arrays)
-    except ValueError as error:
-        raise ValueError(f"{path} is no tree file, {EXPECTED}: {error}") from error
+        raise ValueError(f"it has no {', '.join(sorted(missing))}; {EXPECTED}")
+    merges, heights = arrays["merges"], arrays["heights"]
+    if merges.dtype.kind != "i" or heights.dtype.kind != "f":
+        raise ValueError(f"merges are {merges.dtype} and heights {heights.dtype}; {EXPECTED}")
+    return merges, heights, _samples(arrays)
 
 
 def _samples(arrays: dict[str, NDArray[Any]]) -> tuple[Sample, ...]:

@@ -14,6 +14,7 @@ import reidkit.unsupervised.identity_tree as identity_tree
 from reidkit.evaluation import silhouettes
 from reidkit.types import Features, Sample, StoredFrames
 from reidkit.unsupervised.constraints import CannotLink
+from reidkit.unsupervised.graphs import nearest_pairs
 from reidkit.unsupervised.identity_tree import IdentityTree
 
 # Seven leaves by hand:        12
@@ -260,7 +261,7 @@ def test_the_tree_of_features_is_that_of_scipy(linkage, metric, dtype):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_neighbours_store_each_pair_that_one_end_has(metric):
     given = features(40, dtype=torch.float32)
-    graph = identity_tree.neighbour_graph(given.vectors, 4, metric)
+    graph = nearest_pairs(given.vectors, 4, metric)
     rows = given.vectors.double().numpy()
     if metric == "cosine":
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -428,6 +429,8 @@ def npz(**changes):
         "paths": np.array(["a", "b"]),
         "views": np.array(["", ""]),
         "conditions": np.array(["", ""]),
+        "domains": np.array(["", ""]),
+        "spans": np.array([[0.0, 1.0], [np.nan, np.nan]]),
     }
     arrays = {**stored_tree_arrays, **changes}
     np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
@@ -461,13 +464,14 @@ def npy():
         npz(pids=np.array([1, 2, 3])),
         npz(paths=np.array(["a"])),
         npz(camids=np.array(["a", "b"])),
+        npz(spans=np.array([0.0, 1.0])),
         npz(views=np.array([{"a": 1}, None], dtype=object)),
     ],
 )
 def test_a_foreign_or_damaged_file_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "tree.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"tree.npz is not a tree file, or is damaged") as caught:
+    with pytest.raises(ValueError, match=r"tree.npz is no tree file, or is damaged") as caught:
         IdentityTree.load(path)
     assert "\n" not in str(caught.value)
 
@@ -483,7 +487,7 @@ def test_a_flipped_byte_is_told_or_does_no_harm(tmp_path):
         try:
             tree = IdentityTree.load(path)
         except ValueError as error:
-            assert "is not a tree file, or is damaged" in str(error)
+            assert "is no tree file, or is damaged" in str(error)
         else:
             assert tree.merges.tolist() == [[0, 1]] and tree.heights.tolist() == [0.5]
 
