@@ -132,7 +132,8 @@ class Rounds:
     def _described(self, name: str) -> Features:
         if name not in self.descriptions:
             self.console.say(f"describing {len(self.samples)} samples: {name}")
-            self.descriptions[name] = data.describe_tracklets(name, self.samples)
+            described = data.describe_tracklets(name, self.samples)
+            self.descriptions[name] = unsupervised.compressed(described)
         return self.descriptions[name]
 
     def tell(self, number: int, labels: Labels, quality: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """Without labels: who is who among tracklets, and training on what was found."""
 
 from reidkit.unsupervised.buc import BottomUpClustering
-from reidkit.unsupervised.centring import centred_by_camera, side_by_side
+from reidkit.unsupervised.centring import centred_by_camera, compressed, side_by_side
 from reidkit.unsupervised.cluster_contrast import ClusterContrast
 from reidkit.unsupervised.clustering import cluster
 from reidkit.unsupervised.constraints import CannotLink
@@ -42,4 +42,5 @@ __all__ = [
     "sparse_tracklets",
     "centred_by_camera",
     "side_by_side",
+    "compressed",
 ]

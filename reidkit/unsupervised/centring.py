@@ -32,3 +32,20 @@ def side_by_side(views: Sequence[Features]) -> Features:
     their sum, so all count alike."""
     vectors = [F.normalize(view.vectors.float(), dim=1) for view in views]
     return Features(torch.cat(vectors, dim=1), views[0].samples)
+
+
+def compressed(features: Features, dim: int = 512) -> Features:
+    """The features in `dim` numbers, or as many as there are samples: those that keep most of their
+    inner products (a truncated singular value decomposition, without a mean).
+
+    Descriptions of tens of thousands of numbers are slow to compare, and all that tells N samples
+    apart fits into N. As it is where it has no more numbers than that.
+    """
+    rank = min(dim, len(features))
+    if features.vectors.shape[1] <= rank:
+        return features
+    from sklearn.utils.extmath import randomized_svd  # half a second to import
+
+    rows = features.vectors.cpu().float().numpy()
+    left, values, _ = randomized_svd(rows, rank, n_iter=4, random_state=0)
+    return replace(features, vectors=torch.from_numpy(left * values), parts=1)

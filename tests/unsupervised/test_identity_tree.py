@@ -374,7 +374,7 @@ def test_newick_is_read_back():
 
 def stored_tree():
     samples = [
-        Sample(("a/ö.jpg",), 7, 2, "090", "nm-01"),
+        Sample(("a/ö.jpg",), 7, 2, "090", "nm-01", "street", (1.5, 4.0)),
         Sample(StoredFrames("walks.pack", 3, 20), -1, -1),
         Sample((), 4),
     ]
