@@ -61,6 +61,7 @@ class IdentityTree:
         cannot_link: CannotLink | None = None,
         metric: Metric = "cosine",
         neighbours: int | None = None,
+        size_weight: float = 0.0,
     ) -> "IdentityTree":
         """The tree of features (N, D), exact for up to 4,000 samples: SciPy's, where that has one.
 
@@ -71,10 +72,12 @@ class IdentityTree:
 
         Args:
             linkage: "average", "complete", "single", "ward", or "buc" as `agglomerate` has them;
-                ward is about Euclidean distances, of unit vectors where the metric is cosine.
+                ward is about Euclidean distances, of unit vectors where the metric is cosine, buc
+                about squared ones of unit vectors, whatever the metric.
             cannot_link: what is never joined, but at height inf.
             metric: cosine (1 - cos) or euclidean.
             neighbours: how many nearest of each; None takes all, of more than 4,000 samples 30.
+            size_weight: of buc alone: what the clusters' sizes weigh against squared distances.
 
         Raises:
             ValueError: no sample, a feature that is not floating or not finite, another value out
@@ -84,12 +87,16 @@ class IdentityTree:
         count = len(features)
         if neighbours is None and count > EXACT:
             neighbours = NEIGHBOURS
+        if linkage == "buc":
+            metric = "cosine"
         if neighbours is None or neighbours >= count - 1:
             vectors, graph = vectors.double(), all_pairs(vectors, metric)
         else:
             vectors, graph = vectors.float(), nearest_pairs(vectors, neighbours, metric)
         if metric == "cosine":
             vectors = F.normalize(vectors, dim=1)
+        if linkage == "buc":
+            graph.data *= 2  # of unit vectors the squared distance is twice 1 - cos
         return cls.from_graph(
             graph,
             linkage=linkage,
@@ -97,6 +104,7 @@ class IdentityTree:
             cannot_link=cannot_link,
             samples=features.samples,
             vectors=vectors.numpy(),
+            size_weight=size_weight,
         )
 
     @classmethod
@@ -145,6 +153,16 @@ class IdentityTree:
         """How many merges, the last ones, join what cannot be linked."""
         return int(np.isinf(self.heights).sum())
 
+    def children(self, node: int) -> tuple[int, ...]:
+        """The two nodes that were joined to this one, none of a leaf."""
+        self._check_node(node)
+        return tuple(self.merges[node - len(self)].tolist()) if node >= len(self) else ()
+
+    def members(self, node: int) -> list[int]:
+        """The leaves below a node, those of its first branch first; of a leaf itself."""
+        self._check_node(node)
+        return [item for item in traversal.walk(self.merges, "before", node) if item < len(self)]
+
     def preorder(self) -> list[int]:
         """All nodes (2N - 1), each before its branches."""
         return traversal.walk(self.merges, "before")
@@ -172,7 +190,7 @@ class IdentityTree:
         """The tree as text that other programs read: a leaf is named by its first file, or number.
 
         Names are quoted. A branch is as long as the height of the node above it less its own, that
-        of leaves being 0; a branch to a forbidden merge has no length.
+        of leaves being 0, and that of forbidden merges the largest finite one.
         """
         names = [path_of(sample) or str(number) for number, sample in enumerate(self.samples)]
         return traversal.newick(self.merges, self.heights, names)
@@ -214,6 +232,10 @@ class IdentityTree:
         else:
             raise ValueError(f"unknown criterion {by!r}; known: {', '.join(get_args(Criterion))}")
         return joined(self.merges, len(self), made)
+
+    def _check_node(self, node: int) -> None:
+        if not 0 <= node <= self.root:
+            raise ValueError(f"no node {node}; expected one of 0 to {self.root}")
 
     @property
     def _finite(self) -> NDArray[np.float64]:

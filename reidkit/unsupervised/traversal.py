@@ -28,12 +28,15 @@ def check(merges: NDArray[np.int64], heights: NDArray[np.float64], count: int) -
         raise ValueError("the heights fall or are not numbers; expected them sorted")
 
 
-def walk(merges: NDArray[np.int64], when: When) -> list[int]:
-    """All nodes, each before, between or after its branches; the first branch before the second."""
+def walk(merges: NDArray[np.int64], when: When, top: int | None = None) -> list[int]:
+    """The nodes from `top` down (None: the root), each before, between or after its branches; the
+    first branch before the second."""
     count = len(merges) + 1
     children = merges.tolist()
     order = []
-    waiting = [2 * count - 2]  # ~node: its turn has come, without its branches
+    waiting = [
+        2 * count - 2 if top is None else top
+    ]  # ~node: its turn has come, without its branches
     while waiting:
         node = waiting.pop()
         if node < count:
@@ -80,25 +83,28 @@ def path(merges: NDArray[np.int64], i: int, j: int) -> list[int]:
 
 
 def newick(merges: NDArray[np.int64], heights: NDArray[np.float64], names: Sequence[str]) -> str:
-    """The tree in Newick's notation: quoted names, lengths of branches unless endless.
+    """The tree in Newick's format: all names quoted, branches as long as the heights differ.
 
-    A length is the height of the parent less that of the node; leaves are at height 0.
+    Leaves are at height 0. Height inf, which the format does not know, is written as the largest
+    finite one.
     """
-    count = len(names)
-    children, above = merges.tolist(), parents(merges)
-    own = np.concatenate([np.zeros(count), heights])
+    leaves, children = len(merges) + 1, merges.tolist()
+    largest = heights[np.isfinite(heights)].max(initial=0.0)
+    level = np.concatenate([np.zeros(leaves), np.minimum(heights, largest)])
+    length = np.zeros(len(level))
+    length[merges] = level[leaves:, None] - level[merges]
+    ends = [f":{value!r}" for value in length.tolist()]
+    ends[-1] = ";"
     written: list[str] = []
-    waiting: list[int | str] = [2 * count - 2]
+    waiting: list[int | str] = [2 * leaves - 2]
     while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            written.append(item)
-            continue
-        top = own[above[item]] if above[item] >= 0 else np.inf
-        length = f":{float(top - own[item])!r}" if np.isfinite(top) else ""
-        if item < count:
-            written.append("'" + names[item].replace("'", "''") + "'" + length)
+        node = waiting.pop()
+        if isinstance(node, str):
+            written.append(node)
+        elif node < leaves:
+            written.append("'" + names[node].replace("'", "''") + "'" + ends[node])
         else:
-            first, second = children[item - count]
-            waiting += [")" + length, second, ",", first, "("]
-    return "".join(written) + ";"
+            first, second = children[node - leaves]
+            written.append("(")
+            waiting += (")" + ends[node], second, ",", first)
+    return "".join(written)

@@ -6,6 +6,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist, squareform
@@ -13,9 +16,12 @@ from scipy.spatial.distance import pdist, squareform
 import reidkit.unsupervised.identity_tree as identity_tree
 from reidkit.evaluation import silhouettes
 from reidkit.types import Features, Sample, StoredFrames
+from reidkit.unsupervised.clustering import numbered
 from reidkit.unsupervised.constraints import CannotLink
-from reidkit.unsupervised.graphs import nearest_pairs
+from reidkit.unsupervised.graphs import all_pairs, nearest_pairs
 from reidkit.unsupervised.identity_tree import IdentityTree
+
+LINKAGES = ["average", "complete", "single", "ward", "buc"]
 
 # Seven leaves by hand:        12
 #                          10       11
@@ -56,6 +62,10 @@ def features(count, dim=8, seed=0, dtype=torch.float64, parts=5):
     noise = torch.randn(count, dim, generator=generator, dtype=torch.float64)
     pids = torch.arange(count) % parts
     return Features.from_arrays((centres[pids] + 0.2 * noise).to(dtype), pids)
+
+
+def unnamed(vectors):
+    return Features.from_arrays(torch.as_tensor(vectors), np.arange(len(vectors)))
 
 
 def forbidding(count, *pairs, groups=None):
@@ -364,11 +374,11 @@ def test_newick_is_read_back():
     names[2] = "2"  # of its number, having no file
 
     def expected(node, top):
-        own = 0.0 if node < 7 else heights[node - 7]
+        own = 0.0 if node < 7 else min(heights[node - 7], heights[-2])
         inside = names[node] if node < 7 else [expected(c, own) for c in SEVEN[node - 7]]
-        return inside, (top - own if np.isfinite(top) else None)
+        return inside, (None if top is None else top - own)
 
-    assert parsed(tree.to_newick()) == expected(12, np.inf)
+    assert parsed(tree.to_newick()) == expected(12, None)
     assert "inf" not in tree.to_newick() and "nan" not in tree.to_newick()
 
 
@@ -579,3 +589,118 @@ def test_what_is_no_tree_is_refused(merges, heights, message):
 def test_vectors_of_other_samples_are_refused():
     with pytest.raises(ValueError, match=r"vectors of shape \(6, 2\); expected \(7, D\)"):
         IdentityTree(SEVEN, SEVEN_HEIGHTS, named(7), np.ones((6, 2)))
+
+
+def test_buc_takes_squared_distances_of_unit_vectors_and_sizes():
+    angles = np.radians([0, 10, 90, 130])
+    items = unnamed(3 * np.column_stack([np.cos(angles), np.sin(angles)]))
+    tree = IdentityTree.build(items, linkage="buc", size_weight=0.1)
+    squares = 2 - 2 * np.cos(np.radians([10, 40, 80]))
+    np.testing.assert_allclose(tree.heights, squares + 0.1 * np.array([2, 2, 4]))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_all_pairs_are_the_distances_with_zeros_stored(metric):
+    vectors = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    vectors[7] = vectors[3]
+    if metric == "cosine":
+        vectors[5] *= 3
+    graph = all_pairs(vectors, metric)
+    other = vectors.double().numpy()
+    expected = pdist(other, metric)
+    assert graph.nnz == 400 and graph[3, 7] == 0
+    rows, columns = np.triu_indices(20, 1)
+    np.testing.assert_allclose(np.asarray(graph[rows, columns])[0], expected, atol=1e-15)
+    np.testing.assert_array_equal(graph.toarray(), graph.toarray().T)
+
+
+def test_a_zero_vector_is_at_cosine_distance_1_from_all():
+    vectors = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    for graph in (all_pairs(vectors, "cosine"), nearest_pairs(vectors, 3, "cosine")):
+        between = graph.toarray()[~np.eye(4, dtype=bool)]
+        assert (between == 1).all()
+
+
+def test_copies_are_neighbours_at_zero_which_is_stored():
+    graph = nearest_pairs(torch.ones(6, 2), 2, "euclidean")
+    assert graph.nnz >= 6 * 2 and not graph.data.any()
+
+
+@pytest.mark.parametrize("neighbours", [None, 6])
+def test_permuting_the_samples_permutes_the_labels(neighbours):
+    items = features(80, dim=6, seed=5)
+    order = np.random.default_rng(6).permutation(80)
+    moved = unnamed(items.vectors[order])
+    for linkage in ("average", "ward"):
+        one = IdentityTree.build(items, linkage=linkage, neighbours=neighbours)
+        other = IdentityTree.build(moved, linkage=linkage, neighbours=neighbours)
+        # Beyond stored pairs many are equally far.
+        for clusters in (10, 30, 50) if neighbours is None else (40, 60):
+            expected = numbered(one.cut(clusters=clusters)[order])
+            np.testing.assert_array_equal(other.cut(clusters=clusters), expected)
+
+
+@pytest.mark.parametrize("linkage", LINKAGES)
+@pytest.mark.parametrize("neighbours", [None, 3])
+def test_copies_and_equal_distances_still_make_one_tree(linkage, neighbours):
+    grid = np.random.default_rng(0).integers(1, 4, size=(150, 2)).astype(float)
+    for vectors in (np.ones((150, 3)), grid):
+        tree = IdentityTree.build(
+            unnamed(vectors), linkage=linkage, metric="euclidean", neighbours=neighbours
+        )
+        assert tree.merges.shape == (149, 2)
+        assert (np.diff(tree.heights) >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@drawn(
+    count=st.integers(2, 25),
+    linkage=st.sampled_from(LINKAGES),
+    neighbours=st.sampled_from([None, 1, 4]),
+    copies=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_no_cut_at_a_finite_height_joins_what_cannot_be_linked(
+    count, linkage, neighbours, copies, seed
+):
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(count, 3))
+    if copies:
+        vectors = vectors.round()
+    pairs = draw.integers(count, size=(count // 3, 2))
+    links = forbidding(
+        count, *pairs[pairs[:, 0] != pairs[:, 1]], groups=draw.integers(-1, 4, size=count)
+    )
+    tree = IdentityTree.build(
+        unnamed(vectors), linkage=linkage, cannot_link=links, neighbours=neighbours
+    )
+    finite = int(np.isfinite(tree.heights).sum())
+    for clusters in range(count - finite, count + 1):
+        assert links.broken_by(tree.cut(clusters=clusters)) == 0
+    assert links.broken_by(tree.cut(height=np.inf)) == 0
+    # And nothing was left apart without a reason.
+    least = tree.cut(clusters=count - finite)
+    for name in range(1, count - finite):
+        assert links.broken_by(np.where(least == name, 0, least)) > 0
+
+
+def test_branches_and_leaves_below_a_node():
+    tree = seven()
+    assert tree.children(12) == (10, 11) and tree.children(7) == (0, 1) and tree.children(3) == ()
+    assert tree.members(10) == [0, 1, 2, 4] and tree.members(11) == [5, 3, 6]
+    assert tree.members(6) == [6] and len(tree.members(tree.root)) == 7
+    other = random_tree(40, 3)
+    for node in range(79):
+        below = [item for item in recursive(other, node, "pre") if item < 40]
+        assert other.members(node) == below
+    for node in (-1, 13):
+        for ask in (tree.children, tree.members):
+            with pytest.raises(ValueError, match=rf"no node {node}; expected one of 0 to 12"):
+                ask(node)
+
+
+def test_a_forbidden_merge_is_at_the_largest_finite_height_in_newick():
+    tree = IdentityTree([[0, 1], [2, 3]], [0.5, np.inf], named(3))
+    assert tree.to_newick() == "('2.jpg':0.5,('0.jpg':0.5,'1.jpg':0.5):0.0);"
+    apart = IdentityTree([[0, 1]], [np.inf], named(2))
+    assert apart.to_newick() == "('0.jpg':0.0,'1.jpg':0.0);"
