@@ -212,7 +212,8 @@ class CheckpointConfig(Part):
 
 
 class EvaluateConfig(Part):
-    """`every` how many epochs to score (0: only at the end), and what to print beside the model.
+    """`every` how many epochs, or with a method rounds, to score (0: only at the end), and what to
+    print beside the model.
 
     `raw` also scores the weights beside their average. `single_frame` also scores the trained model
     on one frame of each tracklet. `gait_distance` is

@@ -171,9 +171,18 @@ def test_class_means_leave_out_samples_without_a_class():
 
 
 def test_the_table_has_a_line_each_round_and_a_dash_where_nothing_is_known():
-    table = rounds_table({0: {"matches": 3.0}, 1: {"matches": 5.0, "f1": 0.25}}, {0: 0.5, 1: None})
+    table = rounds_table(
+        {0: {"matches": 3.0}, 1: {"matches": 5.0, "f1": 0.25}}, {0: 0.5, 1: None}, "rank-1"
+    )
     assert table.splitlines() == [
         "round  matches     f1  rank-1 after",
         "    1        3      -        50.00%",
         "    2        5  0.250             -",
     ]
+
+
+def test_scores_are_taken_after_rounds_whatever_their_epochs(tmp_path):
+    overrides = ("method.first=2", "method.epochs=1", "optim.epochs=5", "evaluate.every=2")
+    compose.train(settings("buc", *overrides), tmp_path / "run")
+    # Rounds end after 2, 3, 4 and 5 epochs; every second one is scored, and the last.
+    assert [record["epoch"] for record in records(tmp_path / "run", "evaluation")] == [3, 5]

@@ -2,6 +2,7 @@
 needs of it."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,11 @@ class Rounds:
                 main_alone(lambda: write_atomically(self.best, content))
 
         self_training(self.find, one, rounds=self.count, under_way=self.current)
+
+    def done_after(self, epoch: int) -> int:
+        """How many rounds are done with this epoch; 0 where it is in the middle of one."""
+        rounds, rest = divmod(epoch - self.wanted.end_of(0), self.wanted.epochs)
+        return 0 if rest or rounds < 0 else rounds + 1
 
     def keep_best(self) -> None:
         """Give the model the weights it had after the best round, where that was not the last."""
@@ -211,23 +217,24 @@ class Rounds:
         fields = {key: state[key] for key in ("labels", "groups", "matches", "told")}
         self.prepare(Round(state["number"], Labels(**fields)))
 
-    def table(self, scores: Sequence[str]) -> str:
-        """Round after round: what the method said, how good the labels were, and the first of the
-        `scores` after it, where `evaluate.every` took them.
-        """
+    def table(self) -> str:
+        """Round after round: what the method said, how good the labels were, and rank-1 (or the
+        first score there is) after it, where `evaluate.every` took it."""
         rounds: dict[int, dict[str, Any]] = {}
         after: dict[int, float] = {}
+        kept = "raw" if self.config.optim.ema is None else "ema"
+        key = ""
         for line in self.log.path.read_text().splitlines():
             record = json.loads(line)
             if record["kind"] == "labels":
                 rounds[record["round"]] = {**record["method"], **record["quality"]}
-            elif record["kind"] == "evaluation":
+            elif record["kind"] == "evaluation" and record["weights"] == kept:
                 found = record["scores"]
                 key = next((name for name in found if name.endswith("rank-1")), next(iter(found)))
                 after[record["epoch"]] = found[key]
-        return rounds_table(
-            rounds, {number: after.get(self.wanted.end_of(number)) for number in rounds}
-        )
+        last = self.config.optim.epochs
+        ends = {number: min(self.wanted.end_of(number), last) for number in rounds}
+        return rounds_table(rounds, {number: after.get(end) for number, end in ends.items()}, key)
 
 
 def class_means(vectors: Tensor, labels: Tensor) -> Tensor:
@@ -258,11 +265,12 @@ def judge(labels: Labels, features: Features) -> dict[str, float]:
 
 
 def rounds_table(
-    rounds: Mapping[int, Mapping[str, float]], scores: Mapping[int, float | None]
+    rounds: Mapping[int, Mapping[str, float]], scores: Mapping[int, float | None], score: str
 ) -> str:
-    """A line each round: fractions and counts as they are, a dash where nothing is known."""
+    """A line each round: fractions and counts as they are, a dash where nothing is known; the
+    `score` after each round in percent."""
     names = list(dict.fromkeys(name for row in rounds.values() for name in row))
-    head = ["round", *names, "rank-1 after"]
+    head = ["round", *names, f"{score} after"]
     lines = [head]
     for number, row in sorted(rounds.items()):
         cells = [_cell(row.get(name)) for name in names]
@@ -276,6 +284,6 @@ def rounds_table(
 
 
 def _cell(value: float | None) -> str:
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
-    return f"{value:g}" if float(value).is_integer() and value > 1 else f"{value:.3f}"
+    return f"{value:g}" if float(value).is_integer() else f"{value:.3f}"

@@ -362,9 +362,11 @@ class Run:
 
     def after_epoch(self, state: TrainState) -> None:
         """Save; and score, when it is time to."""
-        every = self.config.evaluate.every
+        every, done = self.config.evaluate.every, state.epoch
+        if self.rounds is not None:
+            done = self.rounds.done_after(state.epoch)
         state.consistent = False  # an epoch is done when its scores are in
-        if every and state.epoch % every == 0 and state.epoch < self.config.optim.epochs:
+        if every and done and done % every == 0 and state.epoch < self.config.optim.epochs:
             for position, test in enumerate(self.tests):
                 scores, _, _ = self.score(state.best_model, test)
                 name, value = next(iter(scores.items()))
@@ -489,7 +491,7 @@ class Run:
             rows = {**self.beside.get(test.name, {}), "trained": found[test.name]}
             self.console.say(comparison(test.name, rows))
             if self.rounds is not None and position == 0:
-                self.console.say(self.rounds.table(test.protocol.report))
+                self.console.say(self.rounds.table())
             if self.config.evaluate.pictures:
                 name = "ranked.png" if position == 0 else f"ranked-{test.name}.png"
                 count = self.config.evaluate.pictures
