@@ -1,5 +1,8 @@
 """The tree as a picture, and the contact sheet: what is drawn where, read back from the pixels."""
 
+import importlib
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +152,27 @@ def test_of_too_many_identities_the_largest_are_drawn(tmp_path, blue):
     draw(tmp_path / "x.png", [blue] * 60, [-1] * 60, merges, heights, most=5)
 
 
+def test_what_was_not_drawn_is_told_where_every_identity_has_one_sample(monkeypatch):
+    lines = []
+    module = importlib.import_module("reidkit.visualise.dendrogram")
+    monkeypatch.setattr(module, "save", lambda figure, path: lines.append(figure.texts[-1]))
+    merges, heights, _ = random_tree(20, 2)
+    nobody = [Sample((), 1)] * 20
+    for most in (12, 20):
+        draw("x.png", nobody, np.arange(20), merges, heights, most=most)
+    some, every = (line.get_text() for line in lines)
+    assert "12 branches of one identity drawn, 8 no larger ones not" in some
+    assert "drawn" not in every
+
+
+def test_names_in_other_scripts_are_drawn_without_a_warning(tmp_path):
+    names = ["\u4e2d\u6587.jpg", "\u0627\u0644.jpg", "\u0915.jpg", "a.jpg", "b.jpg"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(tmp_path / "x.png", [Sample((name,), 1) for name in names], [0, 0, 1, 1, 2])
+    assert read(tmp_path / "x.png").any()
+
+
 def test_a_deep_tree_needs_no_recursion(tmp_path):
     count = 3000
     merges = [[0, 1], *([count + m, m + 2] for m in range(count - 2))]
@@ -167,9 +191,9 @@ def test_one_tracklet_and_names_like_formulas_are_drawn(tmp_path):
 @pytest.mark.parametrize(
     "changes, told",
     [
-        ({"samples": []}, r"4 merges, heights \(4,\) and labels \(5,\) for 0 samples"),
+        ({"samples": []}, r"4 merges and heights of shape \(4,\) for 0 samples"),
         ({"merges": MERGES[:3]}, "3 merges"),
-        ({"heights": HEIGHTS[:2]}, r"heights \(2,\)"),
+        ({"heights": HEIGHTS[:2]}, r"heights of shape \(2,\)"),
         ({"labels": [0]}, r"labels \(1,\)"),
         ({"merges": [[0, 1], [0, 3], [5, 6], [4, 7]]}, "no tree"),
         ({"merges": [[0, 6], [2, 3], [5, 1], [4, 7]]}, "no tree"),

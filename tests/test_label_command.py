@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from reidkit import data, models
-from reidkit.compose import inference
-from reidkit.types import Preprocessing
+from reidkit.compose import inference, labelling
+from reidkit.evaluation import silhouettes
+from reidkit.types import Features, Preprocessing
+from reidkit.unsupervised.identity_tree import IdentityTree
 
 MODEL = {
     "name": "reid",
@@ -60,6 +63,19 @@ def words(home, tmp_path):
 def rows_of(folder):
     with (folder / "labels.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def facts_of(folder):
+    return json.loads((folder / "label.json").read_text())
+
+
+def heights_of(folder):
+    return IdentityTree.load(folder / "tree.npz").heights
+
+
+def labels_of(folder):
+    """One label a tracklet, each of two frames."""
+    return [int(row["label"]) for row in rows_of(folder)[::2]]
 
 
 def test_a_manifest_becomes_a_folder_of_identities(call, home, tmp_path):
@@ -118,12 +134,17 @@ def test_an_interrupted_call_goes_on_where_it_stopped(call, words, monkeypatch, 
     assert len(rows_of(tmp_path / "out")) == 24
 
 
-def test_json_is_all_that_is_printed(call, words):
+def test_json_is_all_that_is_printed(call, words, tmp_path):
     code, text, error = call(*words, "--json")
     assert code == 0, error
     told = json.loads(text)
     assert told["samples"] == 12 and told["quality"]["identities"] >= 2
-    assert -1 <= told["quality"]["silhouette"] <= 1
+    facts = facts_of(tmp_path / "out")
+    assert told["quality"] == facts["quality"] and told["notes"] == facts["notes"]
+    features = Features.load(tmp_path / "out" / "features.npz")
+    labels = [int(row["label"]) for row in rows_of(tmp_path / "out")[::2]]
+    mean = float(silhouettes(features.vectors, labels).mean())
+    assert told["quality"]["silhouette"] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize("method", ["dbscan", "hdbscan"])
@@ -160,10 +181,176 @@ def test_one_image_is_one_identity(call, home, tmp_path):
     assert (row["pid"], float(row["label_confidence"])) == ("1", 0)
 
 
-@pytest.mark.parametrize("option", ["--no-cannot-link", "--cannot-link=camera", "--linkage=ward"])
-def test_who_is_kept_apart_and_how_they_are_joined_is_a_choice(call, words, option):
-    code, _, error = call(*words, option, "--clusters", 4)
+def test_linkages_join_at_other_heights(call, words, tmp_path):
+    out, seen = tmp_path / "out", []
+    for linkage in ("average", "complete", "single", "ward"):
+        code, _, error = call(*words, "--linkage", linkage, "--clusters", 4)
+        assert code == 0, error
+        assert facts_of(out)["settings"]["linkage"] == linkage
+        features = Features.load(out / "features.npz")
+        assert np.allclose(
+            heights_of(out), IdentityTree.build(features, linkage=linkage).heights, atol=1e-6
+        )
+        seen.append(heights_of(out).tolist())
+    assert len({tuple(heights) for heights in seen}) == 4
+    assert seen[2][-1] < seen[0][-1] < seen[1][-1]
+
+
+def test_who_is_kept_apart_is_a_choice(call, home, tmp_path):
+    together = home / "together.csv"  # all tracklets overlap, and none starts with another
+    header, *lines = (home / "people.csv").read_text().splitlines()
+    moments = [i // 2 + 100 * (i % 2) for i in range(len(lines))]
+    rows = [f"{line.rpartition(',')[0]},{t}" for line, t in zip(lines, moments, strict=True)]
+    together.write_text("\n".join([header, *rows]))
+    for source, option, name, apart in (
+        (home / "people.csv", "--no-cannot-link", "none", False),
+        (home / "people.csv", "--cannot-link=time", "time", False),
+        (home / "people.csv", "--cannot-link=camera", "camera", True),
+        (together, "--no-cannot-link", "none", False),
+        (together, "--cannot-link=time", "time", True),
+    ):
+        out = tmp_path / f"{source.stem}{name}"
+        code, _, error = call(
+            home / "mine", source, "--out", out, "--no-pictures", option, "--height", 2
+        )
+        assert code == 0, error
+        assert facts_of(out)["settings"]["cannot_link"] == name
+        assert np.isinf(heights_of(out)).any() == apart
+        labels = labels_of(out)
+        alone = all(len({labels[i] for i in range(c, 12, 3)}) == 4 for c in range(3))
+        assert alone == apart and (set(labels) == {0}) != apart
+
+
+def test_the_neighbours_compared_are_a_choice(call, words, tmp_path):
+    out, seen = tmp_path / "out", []
+    for k1 in (3, 11):
+        code, _, error = call(*words, "--method", "dbscan", "--min-samples", 2, "--k1", k1)
+        assert code == 0, error
+        assert facts_of(out)["settings"]["k1"] == k1
+        seen.append(labels_of(out))
+    assert seen[0] != seen[1]
+
+
+def test_where_to_cut_is_a_choice(call, words, tmp_path):
+    out, seen = tmp_path / "out", []
+    assert call(*words)[0] == 0
+    features = Features.load(out / "features.npz")
+    # Of a cloud the two say different things, of people far apart they do not.
+    cloud = np.random.default_rng(1).standard_normal((12, 3))
+    features = Features(torch.from_numpy(cloud).float(), features.samples)
+    features.save(out / "features.npz")
+    for by in ("silhouette", "gap"):
+        code, _, error = call(*words, "--by", by)
+        assert code == 0, error
+        assert facts_of(out)["settings"]["by"] == by
+        seen.append(labels_of(out))
+        assert seen[-1] == IdentityTree.build(features).cut(by=by).tolist()
+    assert seen[0] != seen[1]
+
+
+def test_the_run_says_how_features_are_compared(call, words, home, tmp_path):
+    out, run = tmp_path / "out", tmp_path / "run"
+    assert call(*words)[0] == 0
+    by_cosine = heights_of(out)
+    shutil.copytree(home / "mine", run)
+    (run / "config.yaml").write_text(
+        "data: {train: [synthetic]}\nmodel: {name: reid}\nlosses: [{name: cross_entropy}]\n"
+        "evaluate: {metric: euclidean}\n"
+    )
+    code, text, error = call(run, *words[1:])
     assert code == 0, error
+    assert "kept 12 features" in text
+    features = Features.load(out / "features.npz")
+    wanted = IdentityTree.build(features, metric="euclidean").heights
+    assert np.allclose(heights_of(out), wanted) and not np.allclose(by_cosine, wanted, rtol=0.01)
+    assert "by cosine" in facts_of(out)["confidence"]
+
+
+def test_a_call_without_a_folder_writes_labelled(call, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, text, error = call(home / "mine", home / "people.csv", "--no-pictures")
+    assert code == 0, error
+    assert "labels: labelled/labels.csv" in text and len(rows_of(tmp_path / "labelled")) == 24
+    (tmp_path / "corrected.csv").write_text(f"path,label\n{home / 'photos' / '00_0.png'},9\n")
+    code, _, error = call("--apply", "corrected.csv", "--no-pictures")
+    assert code == 0, error
+    assert labels_of(tmp_path / "labelled")[0] == 9
+    (tmp_path / "else" / "labelled").mkdir(parents=True)
+    (tmp_path / "else" / "labelled" / "note.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path / "else")
+    code, _, error = call(home / "mine", home / "people.csv", "--no-pictures")
+    assert code == 1 and "holds other things: name a new folder with --out" in error
+
+
+def test_a_mended_picture_goes_into_the_folder_that_was_begun(call, home, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(home / "photos", photos)
+    whole = (photos / "00_0.png").read_bytes()
+    (photos / "00_0.png").write_bytes(whole[:99])
+    words = [home / "mine", photos, "--out", tmp_path / "out", "--no-pictures"]
+    code, _, error = call(*words)
+    assert code == 1 and "00_0.png is" in error
+    (photos / "00_0.png").write_bytes(whole)
+    code, _, error = call(*words)
+    assert code == 0, error
+
+
+def test_copies_of_one_picture_come_with_advice(call, home, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "abcd":
+        shutil.copy(home / "photos" / "00_0.png", photos / f"{name}.png")
+    code, text, error = call(home / "mine", photos, "--out", tmp_path / "out", "--no-pictures")
+    assert code == 0, error
+    assert "All are joined at one height" in text and "--clusters 1" in text
+
+
+def test_damaged_features_of_an_earlier_call_are_named_with_advice(call, words, tmp_path):
+    assert call(*words)[0] == 0
+    path = tmp_path / "out" / "features.npz"
+    path.write_bytes(path.read_bytes()[:99])
+    code, _, error = call(*words)
+    assert code == 1 and f"Delete {path} to extract again" in error and error.count("\n") == 1
+    path.unlink()
+    assert call(*words)[0] == 0
+
+
+class Killed(BaseException):
+    """No cleaning up that an except clause could do."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("write", range(1, 6))
+def test_corrections_survive_a_kill_at_any_write(
+    call, words, home, tmp_path, monkeypatch, write, when
+):
+    out, sheet = tmp_path / "out", tmp_path / "corrected.csv"
+    assert call(*words, "--clusters", 4)[0] == 0
+    found = (out / "labels.csv").read_bytes()
+    sheet.write_text(f"path,label\n{home / 'photos' / '00_0.png'},9\n")
+    own, done = os.replace, []
+
+    def dying(source, target):
+        done.append(target)
+        if len(done) == write and when == "before":
+            raise Killed
+        own(source, target)
+        if len(done) == write:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            labelling.apply_to(out, sheet, pictures=False)
+    left = (out / "labels.csv").read_bytes()
+    code, _, error = call(*words)
+    if left != found:  # corrected
+        assert code == 1 and "corrected by hand" in error
+    assert code == 0 or (out / "labels.csv").read_bytes() == left
+    if code:
+        code, _, error = call("--apply", sheet, "--out", out, "--no-pictures")
+        assert code == 0, error
+        assert labels_of(out)[0] == 9 and "quality" in facts_of(out)
 
 
 def test_corrections_from_the_page_become_the_manifest(call, words, home, tmp_path):
@@ -255,6 +442,8 @@ def test_a_call_that_means_nothing_is_refused_in_one_line(call, tmp_path, words,
         (["--apply", "corrected.txt"], "the file's name ends in .csv"),
         (["--apply", "corrected.csv", "--by", "gap"], "--by beside --apply"),
         (["--apply", "corrected.csv", "--no-cannot-link"], "--no-cannot-link beside --apply"),
+        (["--apply", "corrected.csv", "--batch-size", "64"], "--batch-size beside --apply"),
+        (["--apply", "corrected.csv", "--workers", "0"], "--workers beside --apply"),
     ],
 )
 def test_run_and_source_or_corrections_are_expected(call, tmp_path, words, told):
@@ -281,3 +470,4 @@ def test_help_teaches_with_examples_and_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     assert "reidkit label runs/mine tracklets.csv --out people" in done.stdout
     assert "reidkit label --apply corrected.csv --out people" in done.stdout
+    assert "labelled" in done.stdout and "by cosine" in done.stdout

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,10 +38,12 @@ def found_in(features, labels=None, **settings):
 
 
 def written(folder, found, pictures=False):
-    rows, _ = label_folder.table_of(found.features.samples)
+    rows = list(label_folder.rows_of(found.features.samples))
     label_folder.begin(folder, found.facts["of"])
     found.features.save(folder / "features.npz")
-    label_folder.write(folder, found, rows, pictures, labelling.QUIET)
+    label_folder.write(
+        folder, found, rows, pictures, labelling.QUIET, meanwhile={"of": found.facts["of"]}
+    )
     return rows
 
 
@@ -266,7 +269,7 @@ def test_the_manifest_is_one_that_trains(folder):
 
 
 def column(name, *samples):
-    return [row[name] for row in label_folder.table_of(samples)[0]]
+    return [row[name] for row in label_folder.rows_of(samples)]
 
 
 def test_unknown_cameras_stay_unknown_in_the_manifest():
@@ -277,17 +280,17 @@ def test_unknown_cameras_stay_unknown_in_the_manifest():
 def test_times_that_are_no_whole_numbers_become_thousandths():
     samples = Sample(("a", "b", "c"), -1, 0, span=(0.5, 1.0)), Sample(("d",), -1, 0, span=(2, 2))
     assert column("frame", *samples) == ["500", "750", "1000", "2000"]
-    assert "thousandths" in label_folder.table_of(samples)[1][0]
-    assert label_folder.table_of(samples[1:])[1] == []
+    assert "thousandths" in label_folder.notes_of(samples)[0]
+    assert label_folder.notes_of(samples[1:]) == []
 
 
 def test_a_packed_sequence_is_one_row_and_comes_back(folder):
     samples = tuple(Sample(StoredFrames("/walks", 4 * i, 4), i, 0, "090", "nm") for i in range(3))
     found = found_in(Features(torch.eye(3), samples), [0, 0, 1])
     rows = written(folder, found)
-    assert "cannot read" in label_folder.table_of(samples)[1][0]
+    assert "cannot read" in label_folder.notes_of(samples)[0]
     assert [row["path"] for row in rows] == ["/walks#0+4", "/walks#4+4", "/walks#8+4"]
-    features, _, _, labels = label_folder.read(folder)
+    features, _, labels = label_folder.read(folder)
     assert [sample.frames for sample in features.samples] == [s.frames for s in samples]
     assert labels.tolist() == [0, 0, 1]
 
@@ -295,11 +298,11 @@ def test_a_packed_sequence_is_one_row_and_comes_back(folder):
 def test_a_folder_comes_back_as_it_was_written(folder):
     found = found_in(people())
     written(folder, found)
-    features, tree, rows, labels = label_folder.read(folder)
+    features, tree, labels = label_folder.read(folder)
     assert labels.tolist() == found.labels.tolist()
     assert [s.frames for s in features.samples] == [s.frames for s in found.features.samples]
     assert np.array_equal(tree.merges, found.tree.merges)
-    assert len(rows) == 16
+    assert len(list(label_folder.rows_in(folder))) == 16
     told = label_folder.read_facts(folder)
     assert "not a probability" in told["confidence"]
     assert told["quality"]["identities"] == 3
@@ -389,7 +392,7 @@ def test_corrections_change_what_they_name_and_nothing_else(folder, tmp_path):
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("", "has no column 'path'; it has: none"),
+        ("", "has no column 'path'; it has: none. Expected path,label"),
         ("path,pid\n/0a.png,1\n", "has no column 'label'; it has: path, pid"),
         ("path,label\n", "corrects nothing"),
         ("path,label\n/0a.png,anna\n", "line 2: label 'anna', expected an identity's number"),
@@ -400,7 +403,10 @@ def test_corrections_change_what_they_name_and_nothing_else(folder, tmp_path):
         ("path,label\n/0a.png,1\nelse.png,1\n", "line 3: unknown path 'else.png'"),
         ("path,label\n/0a.png,1\n/0b.png,2\n", "line 3: label 2 for /0b.png, whose sample has 1"),
         ("path,label\n/0a.png,1,2\n", "line 2: 3 cells, expected 2"),
+        ("path,label\n/0a.png," + 5000 * "9" + "\n", "line 2: label '99999"),
+        ('path,label\n/0a.png,"1\n', "corrected.csv is no CSV file in UTF-8 with all its quotes"),
         (b"\xff\xfe", "is no CSV file in UTF-8"),
+        ("path,label\n/0a.png,1\n".encode("utf-16"), "corrected.csv is no CSV file in UTF-8"),
     ],
 )
 def test_corrections_that_mean_nothing_are_told_by_their_line(folder, tmp_path, text, told):
@@ -411,6 +417,7 @@ def test_corrections_that_mean_nothing_are_told_by_their_line(folder, tmp_path, 
     with pytest.raises(ValueError) as error:
         labelling.apply_to(folder, sheet)
     assert told in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
     assert (folder / "labels.csv").read_bytes() == before
 
 
@@ -429,3 +436,154 @@ def test_a_manifest_that_lost_rows_is_not_built_upon(folder, tmp_path):
     (tmp_path / "corrected.csv").write_text("path,label\n/0a.png,1\n")
     with pytest.raises(ValueError, match=r"labels\.csv no longer fits .*features\.npz"):
         labelling.apply_to(folder, tmp_path / "corrected.csv")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("labels.csv", lambda old: old.decode().encode("utf-16"), "labels.csv is no CSV file"),
+        ("labels.csv", lambda old: old + b'"', "labels.csv is no CSV file"),
+        ("labels.csv", lambda old: old.replace(b",tracklet", b",track"), "no column 'tracklet'"),
+        ("labels.csv", lambda old: old.replace(b"/0b.png,1", b"/0b.png,2"), "line 3: pid 2 for"),
+        ("labels.csv", lambda old: old.replace(b"/0b.png,1", b"/0b.png,x"), "line 3 is faulty"),
+        ("label.json", lambda old: old.replace(b'"run"', b'"walk"'), "'run' is nothing"),
+        ("label.json", lambda old: old.replace(b'"run": "r"', b'"run": 3'), "'run' is 3, expected"),
+        ("label.json", lambda old: b'{"corrected": "two",' + old[1:], "'corrected' is 'two'"),
+        ("label.json", lambda old: b'{"corrected": -1,' + old[1:], "'corrected' is -1"),
+        ("features.npz", lambda old: old[:99], "features.npz is not a feature file"),
+        ("tree.npz", lambda old: old[:99], "tree.npz is no tree file"),
+    ],
+)
+def test_corrections_of_a_damaged_folder_name_the_file_and_write_nothing(
+    folder, tmp_path, name, content, told
+):
+    written(folder, found_in(people()))
+    (folder / name).write_bytes(content((folder / name).read_bytes()))
+    (tmp_path / "corrected.csv").write_text("path,label\n/0a.png,1\n")
+    before = contents(folder)
+    with pytest.raises(ValueError) as error:
+        labelling.apply_to(folder, tmp_path / "corrected.csv", pictures=False)
+    assert told in str(error.value) and "\n" not in str(error.value)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "counts, told",
+    [((2, 2), "a tree of 4 samples, expected the 8 of"), ((4, 4), "a tree of other samples")],
+)
+def test_the_tree_of_another_folder_is_refused_before_anything_is_written(
+    folder, tmp_path, counts, told
+):
+    written(folder, found_in(people()))
+    other = people(counts)
+    samples = [Sample((f"/else/{i}.png",), -1, 0) for i in range(len(other))]
+    IdentityTree.build(Features(other.vectors, tuple(samples))).save(folder / "tree.npz")
+    (tmp_path / "corrected.csv").write_text("path,label\n/0a.png,1\n")
+    before = contents(folder)
+    with pytest.raises(ValueError, match=told):
+        labelling.apply_to(folder, tmp_path / "corrected.csv", pictures=False)
+    assert contents(folder) == before
+
+
+def test_a_page_that_fails_leaves_the_folder_as_it_was(folder, tmp_path, monkeypatch):
+    written(folder, found_in(people()))
+    (tmp_path / "corrected.csv").write_text("path,label\n/0a.png,1\n")
+    before = contents(folder)
+
+    def failing(*_, **__):
+        raise ValueError("no page")
+
+    monkeypatch.setattr(label_folder, "tree_page", failing)
+    with pytest.raises(ValueError, match="no page"):
+        labelling.apply_to(folder, tmp_path / "corrected.csv", pictures=False)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "by, told",
+    [
+        ("time", "1 pair of samples seen by one camera at one time, so of two people"),
+        ("camera", "3 pairs of samples of one camera, so of two people"),
+        ("none", None),
+    ],
+)
+def test_corrections_that_join_two_people_for_certain_are_told(folder, tmp_path, by, told):
+    spans = ((0, 5), (3, 9), (20, 30))
+    samples = tuple(Sample((f"/{i}.png",), -1, 0, span=span) for i, span in enumerate(spans))
+    found = found_in(Features(torch.eye(3), samples), [0, 1, 2])
+    found.facts["settings"]["cannot_link"] = by
+    written(folder, found)
+    (tmp_path / "corrected.csv").write_text("path,label\n/1.png,0\n/2.png,0\n")
+    again = labelling.apply_to(folder, tmp_path / "corrected.csv", pictures=False)
+    warnings = [note for note in again.notes if "so of two people" in note]
+    assert len(warnings) == (told is not None) and all(told in note for note in warnings)
+    (tmp_path / "corrected.csv").write_text("path,label\n/1.png,1\n/2.png,2\n")
+    again = labelling.apply_to(folder, tmp_path / "corrected.csv", pictures=False)
+    assert not any("so of two people" in note for note in again.notes)
+
+
+def test_one_file_under_two_spellings_is_one_file(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    table = tmp_path / "two.csv"
+    table.write_text("path,pid,split,tracklet\na.png,1,train,1\nsub/../a.png,2,train,2\n")
+    with pytest.raises(ValueError, match=r"a\.png is in two samples"):
+        labelling.find_tracklets(str(table), None)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_copies_of_one_picture_are_told_to_be_arbitrary(metric):
+    random = np.random.default_rng(0)
+    vectors = np.repeat(random.standard_normal((1, 64)), 6, axis=0)
+    vectors *= 1 + 1e-7 * random.standard_normal(vectors.shape)
+    samples = tuple(Sample((f"/{i}.png",), -1, -1) for i in range(6))
+    features = Features(torch.from_numpy(vectors).float(), samples)
+    tree = IdentityTree.build(features, metric=metric)
+    links = CannotLink.nothing(6)
+    labels = labelling.find(features, tree, links, Settings(), metric)
+    found = labelling.judged(features, tree, labels, {"settings": {}}, [])
+    (note,) = labelling.doubts(found, Settings(), metric)
+    assert "All are joined at one height" in note and "--clusters 1" in note
+    assert labelling.doubts(found, Settings(clusters=2), metric) == []
+    with pytest.raises(ValueError, match="do not tell by gap"):
+        labelling.find(features, tree, links, Settings(by="gap"), metric)
+    good = found_in(people())
+    assert labelling.doubts(good, Settings()) == []
+
+
+def test_where_no_cut_has_a_silhouette_above_0_it_is_told():
+    found = found_in(people((3, 3)), [0, 1, 0, 1, 0, 1])
+    assert found.facts["quality"]["silhouette"] <= 0
+    assert "No cut has a mean silhouette above 0" in labelling.doubts(found, Settings())[0]
+
+
+def test_rows_of_a_large_source_are_never_all_in_memory(tmp_path):
+    frames = tuple(f"/{i}.png" for i in range(1000))
+    samples = tuple(Sample(frames, -1, 0, span=(0, 999)) for _ in range(40))
+    found = label_folder.Found(
+        Features(torch.eye(40), samples),
+        IdentityTree.build(Features(torch.eye(40), samples)),
+        np.zeros(40, np.int64),
+        np.zeros(40),
+        {},
+    )
+    tracemalloc.start()
+    label_folder._write_table(tmp_path / "labels.csv", found, label_folder.rows_of(samples))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "labels.csv").read_bytes().count(b"\n") == 40_001
+    assert peak < 2_000_000  # all rows would be some 10 million
+
+
+def test_a_folder_with_only_a_mark_is_taken_again_and_one_with_features_is_not(folder):
+    label_folder.begin(folder, {"model": "m", "files": "f"})
+    label_folder.begin(folder, {"model": "m", "files": "mended"})
+    told = json.loads((folder / "label.json").read_text())
+    assert told == {"of": {"model": "m", "files": "mended"}}
+    people().save(folder / "features.npz")
+    with pytest.raises(FileExistsError, match="another source, or files changed"):
+        label_folder.begin(folder, {"model": "m", "files": "f"})

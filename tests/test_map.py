@@ -340,13 +340,13 @@ def test_thumbnails_are_at_most_96_high_and_shrink_to_fit_the_budget():
     small, _ = thumbnails(samples, noisy, budget)
     assert sum(map(len, small)) <= budget and decoded(small[0]).shape[0] < 96
     assert thumbnails(samples, noisy, 100) == (
-        [], ["4 pictures are too many for one page: the map is without pictures."]
+        [], ["4 pictures are too many for one page: it is without pictures."]
     )  # fmt: skip
 
 
 def test_pictures_that_cannot_be_read_are_told():
     samples = [Sample(("nowhere.png",), 1), *sizes([1, 1])]
-    assert thumbnails(samples)[1] == ["No picture could be read: the map is without pictures."]
+    assert thumbnails(samples)[1] == ["No picture could be read: the page is without pictures."]
     some, remarks = thumbnails(samples, lambda sample: None if sample.pid else noisy(sample))
     assert [bool(uri) for uri in some] == [False, True, False]
     assert remarks == ["2 of 3 pictures could not be read."]
@@ -417,7 +417,7 @@ def test_features_without_pictures_are_a_map_without_pictures(call, tmp_path):
     make_features(tmp_path, pictures=False).save(tmp_path / "bare.npz")
     code, out, error = call(tmp_path / "bare.npz", "--method", "pca")
     assert code == 0, error
-    assert "No picture could be read: the map is without pictures." in out
+    assert "No picture could be read: the page is without pictures." in out
     code, out, error = call(tmp_path / "bare.npz", "--method", "pca", "--no-thumbnails")
     assert code == 0 and "No picture" not in out, error
     assert held((tmp_path / "bare-map.html").read_text())["pictures"] == []

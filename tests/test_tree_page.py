@@ -145,6 +145,36 @@ def test_of_every_identity_some_have_a_picture_when_not_all_may(samples):
     assert held(page_of(samples, most=0))["pictures"] == {}
 
 
+def test_the_pictures_told_are_those_that_are_there(samples, tmp_path, monkeypatch):
+    (tmp_path / "t2.png").unlink()
+    text = Page(page_of(samples, most=3)).text
+    assert "1 of 3 pictures could not be read." in text
+    assert "Pictures of 2 of 5 tracklets are in this page." in text
+    monkeypatch.setattr("reidkit.report.tree_page.LARGEST", len(page_of(samples, most=0)) + 100)
+    noise = np.random.default_rng(0).integers(0, 255, (128, 64, 3), dtype=np.uint8)
+    text = page_of(samples, most=3, show=lambda sample: noise)
+    assert held(text)["pictures"] == {}
+    assert "3 pictures are too many for one page: it is without pictures." in Page(text).text
+    assert "are in this page" not in Page(text).text and "map" not in Page(text).text
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_a_tree_too_large_without_any_picture_is_told(samples, monkeypatch, most):
+    monkeypatch.setattr("reidkit.report.tree_page.LARGEST", 10_000)
+
+    def show(sample):
+        raise AssertionError("read for nothing")
+
+    text = page_of(samples, most=most, show=show)
+    assert held(text)["pictures"] == {}
+    assert "more than the 0.0 million a page should have: it is without" in Page(text).text
+    assert "are in this page" not in Page(text).text
+
+
+def test_the_title_of_the_window_is_the_title(samples):
+    assert "<title>A tree</title>" in page_of(samples)
+
+
 def test_pictures_are_made_smaller_until_the_page_fits(samples, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (128, 64, 3), dtype=np.uint8)
     large = page_of(samples, show=lambda sample: noise)
@@ -159,8 +189,8 @@ def test_pictures_are_made_smaller_until_the_page_fits(samples, monkeypatch):
 @pytest.mark.parametrize(
     "changes, told",
     [
-        ({"merges": MERGES[:3]}, r"3 merges, heights \(4,\) and labels \(5,\) for 5 samples"),
-        ({"heights": HEIGHTS[:3]}, r"heights \(3,\)"),
+        ({"merges": MERGES[:3]}, r"3 merges and heights of shape \(4,\) for 5 samples"),
+        ({"heights": HEIGHTS[:3]}, r"heights of shape \(3,\)"),
         ({"labels": LABELS[:4]}, r"labels \(4,\)"),
         ({"merges": [[0, 1], [0, 3], [5, 6], [4, 7]]}, "no tree: each node but the root is joined"),
         ({"merges": [[0, 6], [2, 3], [5, 1], [4, 7]]}, "no tree"),

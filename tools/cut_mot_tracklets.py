@@ -6,8 +6,9 @@
         --out datasets/mot --every 5
 
 A sequence is a folder with img1/000001.jpg ...; the boxes are its ground truth, or what a tracker
-wrote in the same form (--boxes, as it is, or below the sequence). Of MOT17 each video is there
-three times, with different detections: take one of the three.
+wrote in the same form (--boxes, below the sequence, or as it is). A sequence that is in --out
+already is left as it is. Of MOT17 each video is there three times, with different detections: take
+one of the three.
 """
 
 import argparse
@@ -24,14 +25,25 @@ def main() -> int:
     )
     parser.add_argument("sequences", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--boxes", type=Path, default=Path("gt/gt.txt"))
+    parser.add_argument("--boxes", type=Path, help="SEQ/gt/gt.txt where not given")
     parser.add_argument("--min-visibility", type=float, default=0.5, help="[0, 1], where known")
     parser.add_argument("--min-height", type=int, default=64, help="of a crop, in pixels")
     parser.add_argument("--every", type=int, default=1, help="take one of so many frames")
     args = parser.parse_args()
+    if not 0 <= args.min_visibility <= 1:
+        parser.error(f"--min-visibility {args.min_visibility}: expected within [0, 1]")
+    for name, given in (("min-height", args.min_height), ("every", args.every)):
+        if given < 1:
+            parser.error(f"--{name} {given}: expected 1 or more")
     console = Console()
     for sequence in args.sequences:
-        boxes = sequence / args.boxes if (sequence / args.boxes).is_file() else args.boxes
+        target = args.out / sequence.resolve().name
+        if target.is_dir():
+            console.say(f"{sequence.name}: {target} is there already, left as it is")
+            continue
+        boxes = sequence / (args.boxes or "gt/gt.txt")
+        if args.boxes and not boxes.is_file():
+            boxes = args.boxes
         try:
             with console.bar(sequence.name) as update:
                 report = cut_tracklets(

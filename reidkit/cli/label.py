@@ -14,7 +14,6 @@ METHODS = ("tree", "dbscan", "hdbscan")
 
 
 def label(
-    out: Annotated[Path, typer.Option(help="Folder to write, or to correct.")],
     run: Annotated[
         Path | None, typer.Argument(help="A run folder, or a model.safetensors.")
     ] = None,
@@ -25,6 +24,7 @@ def label(
             "(mars:gallery)."
         ),
     ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write, or to correct.")] = Path("labelled"),
     clusters: Annotated[int | None, typer.Option(help="Cut the tree into so many.")] = None,
     height: Annotated[float | None, typer.Option(help="Cut the tree at this distance.")] = None,
     by: Annotated[
@@ -75,8 +75,10 @@ def label(
         typer.Option(help="Without RUN and SOURCE: labels corrected by hand, a CSV path,label."),
     ] = None,
     root: Root = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="64 by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images; 0 by default.")
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the tree and each identity.")
     ] = True,
@@ -84,7 +86,9 @@ def label(
 ) -> None:
     """Find who is who among tracklets or images without labels, to correct and to train from.
 
-    Examples: reidkit label runs/mine tracklets.csv --out people
+    Examples: reidkit label runs/mine tracklets.csv
+
+    reidkit label runs/mine tracklets.csv --out people
 
     reidkit label runs/mine photos/ --clusters 40 --out forty
 
@@ -93,10 +97,10 @@ def label(
     reidkit label --apply corrected.csv --out people
 
     The folder then holds labels.csv, a manifest with a label and a confidence in [0, 1] for each
-    (how much nearer to its own identity than to the next; no probability); tree.html, to browse
-    and correct; tree.png, a picture of each identity in identities/, and label.json. A second call
-    with other settings uses the features of the first. What tree.html exports goes back with
-    --apply. To train on it: reidkit train CONFIG "data.train=[{name: manifest, root:
+    (how much nearer, by cosine, to its own identity than to the next; no probability); tree.html,
+    to browse and correct; tree.png, a picture of each identity in identities/, and label.json. A
+    second call with other settings uses the features of the first. What tree.html exports goes back
+    with --apply. To train on it: reidkit train CONFIG "data.train=[{name: manifest, root:
     people/labels.csv}]"
     """
     if "RANK" in os.environ:
@@ -109,6 +113,8 @@ def label(
             "method": method,
             "cannot-link": cannot_link,
             "root": root,
+            "batch-size": batch_size,
+            "workers": workers,
         }
         options |= {"no-cannot-link": no_cannot_link or None, **cuts, **knobs}
         given: Options = {"RUN": run, "SOURCE": source} | {f"--{n}": v for n, v in options.items()}
@@ -155,8 +161,8 @@ def label(
             out,
             settings,
             root=root,
-            batch_size=batch_size,
-            workers=workers,
+            batch_size=64 if batch_size is None else batch_size,
+            workers=0 if workers is None else workers,
             pictures=pictures,
             console=console,
         )

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit import data, visualise
-from reidkit.data.adapters.table import INTEGER, read_csv
+from reidkit.data.adapters.table import INTEGER
 from reidkit.engine import Console
-from reidkit.files import write_atomically
+from reidkit.files import replacing, write_atomically
 from reidkit.report.tree_page import tree_page
 from reidkit.types import Features, Sample, StoredFrames, path_of
 from reidkit.unsupervised.identity_tree import IdentityTree
@@ -26,10 +27,11 @@ COLUMNS = ("path", "pid", "camid", "split", "tracklet", "frame", "view", "condit
 OWN = ("label", "label_confidence")
 MOST_SHEETS = 200
 CONFIDENCE = (
-    "how much nearer a sample is to its own identity than to the next one: its silhouette, 0 where "
-    "negative; not a probability"
+    "how much nearer, by cosine, a sample is to its own identity than to the next one: its "
+    "silhouette, 0 where negative; not a probability"
 )
-Table = list[dict[str, str]]
+MOST_DIGITS = 10
+Row = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,8 @@ class Found:
                 f"median is {sizes['median']:g}; {sizes['single']:,} have one"
             )
             lines.append(
-                f"mean silhouette {quality['silhouette']:.3f}, from -1 (mixed up) to 1 (far apart)"
+                f"mean silhouette {quality['silhouette']:.3f} by cosine, from -1 (mixed up) to 1 "
+                "(far apart)"
             )
         if quality["by_the_source"]:
             known = quality["by_the_source"]
@@ -78,7 +81,8 @@ class Found:
 def begin(folder: Path, mark: dict[str, str]) -> None:
     """Take a new folder, or one that was begun with the same model and source.
 
-    Raises FileExistsError for any other, and for one whose labels were corrected by hand.
+    A folder in which nothing but such a mark was left is taken, too. Raises FileExistsError for any
+    other, and for one whose labels were corrected by hand.
     """
     if not (folder / FACTS).is_file():
         if folder.exists() and (
@@ -88,22 +92,42 @@ def begin(folder: Path, mark: dict[str, str]) -> None:
         write_atomically(folder / FACTS, json.dumps({"of": mark}).encode())
         return
     facts = _facts(folder)
-    for key, what in (("model", "another model"), ("files", "another source, or files changed")):
-        if facts["of"].get(key) != mark[key]:
-            raise FileExistsError(f"{folder} was begun with {what}: name a new folder with --out")
     if facts.get("corrected"):
         raise FileExistsError(
             f"{folder} holds labels that were corrected by hand: name a new folder with --out"
         )
+    for key, what in (("model", "another model"), ("files", "another source, or files changed")):
+        if facts["of"].get(key) == mark[key]:
+            continue
+        # Only a mark is there: a call that failed before it had any feature.
+        if "quality" not in facts and not any((folder / n).exists() for n in (FEATURES, LABELS)):
+            write_atomically(folder / FACTS, json.dumps({"of": mark}).encode())
+            return
+        raise FileExistsError(f"{folder} was begun with {what}: name a new folder with --out")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What was told of the labels in a folder; FileNotFoundError where there are none."""
+    """What was told of the labels in a folder.
+
+    Raises FileNotFoundError where there are no labels, ValueError where it is not as `write` left
+    it.
+    """
     facts = _facts(folder) if (folder / FACTS).is_file() else {}
     if "quality" not in facts:
         raise FileNotFoundError(
             f"no labels in {folder} to correct: `reidkit label RUN SOURCE --out {folder}` finds "
             "them first"
+        )
+    kinds = {"run": (str, "a text"), "source": (str, "a text"), "settings": (dict, "an object")}
+    for name, (kind, what) in kinds.items():
+        if not isinstance(facts.get(name), kind):
+            got = repr(facts[name])[:40] if name in facts else "nothing"
+            raise ValueError(f"{folder / FACTS}: {name!r} is {got}, expected {what}: put it right")
+    corrected = facts.setdefault("corrected", 0)
+    if type(corrected) is not int or corrected < 0:
+        raise ValueError(
+            f"{folder / FACTS}: 'corrected' is {repr(corrected)[:40]}, expected how many labels "
+            "were corrected, 0 or more: put it right"
         )
     return facts
 
@@ -125,59 +149,90 @@ def paths_of(sample: Sample) -> list[str]:
     return list(sample.frames)
 
 
-def table_of(samples: Sequence[Sample]) -> tuple[Table, list[str]]:
-    """A manifest's rows, one a frame, whose labels are still to be filled in; and what to tell.
+def rows_of(samples: Sequence[Sample]) -> Iterator[Row]:
+    """A manifest's rows, one a frame, whose labels are still to be filled in.
 
     `frame` is spread evenly from the first to the last moment of a tracklet, since the moments in
     between are not known here; in thousandths where the moments are no whole numbers.
     """
     known = any(sample.camid >= 0 for sample in samples)
-    ends = [end for sample in samples if sample.span is not None for end in sample.span]
-    scale = 1 if all(float(end).is_integer() for end in ends) else 1000
-    rows = []
+    scale = _scale(samples)
     for number, sample in enumerate(samples, start=1):
         paths = paths_of(sample)
         moments = [""] * len(paths)
         if sample.span is not None:
             spread = scale * np.linspace(*sample.span, len(paths))
             moments = [str(round(moment)) for moment in spread.tolist()]
+        camid = str(sample.camid) if known else ""
         for path, moment in zip(paths, moments, strict=True):
-            camid = str(sample.camid) if known else ""
             row = (path, "", camid, "train", str(number), moment, sample.view, sample.condition)
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
+            yield dict(zip(COLUMNS, row, strict=True))
+
+
+def notes_of(samples: Sequence[Sample]) -> list[str]:
+    """What to tell of the rows of these samples."""
     notes = []
-    if scale > 1:
+    if _scale(samples) > 1:
         notes.append(f"{LABELS} gives times as whole numbers: thousandths of those of the source.")
     if any(isinstance(sample.frames, StoredFrames) for sample in samples):
         notes.append(
             f"{LABELS} lists packed sequences, which `manifest` cannot read: it holds their "
             "labels, but none can be trained on from there."
         )
-    return rows, notes
+    return notes
 
 
-def write(folder: Path, found: Found, rows: Table, pictures: bool, console: Console) -> None:
-    """Write all files of a folder, each replaced atomically; sheets of earlier labels go."""
+def _scale(samples: Sequence[Sample]) -> int:
+    ends = (end for sample in samples if sample.span is not None for end in sample.span)
+    return 1 if all(float(end).is_integer() for end in ends) else 1000
+
+
+def rows_in(folder: Path) -> Iterator[Row]:
+    """The rows of a folder's manifest with all their columns, the user's own among them."""
+    return (row for _, row in _lines(folder / LABELS))
+
+
+def _lines(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[int, Row]]:
+    """Numbers and cells of a CSV's lines, one at a time; ValueError for the first that is none."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            columns = [name.strip() for name in next(reader, [])]
+            for column in needed:
+                if column not in columns:
+                    raise ValueError(
+                        f"{path} has no column {column!r}; it has: {', '.join(columns) or 'none'}. "
+                        f"Expected {','.join(needed)}"
+                    )
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(columns):
+                    what = f"{len(cells)} cells, expected {len(columns)}"
+                    raise ValueError(f"{path}, line {reader.line_num}: {what}")
+                text = (cell.strip() for cell in cells)
+                yield reader.line_num, dict(zip(columns, text, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no CSV file in UTF-8 with all its quotes closed: {error}"
+        ) from error
+
+
+def write(
+    folder: Path,
+    found: Found,
+    rows: Iterable[Row],
+    pictures: bool,
+    console: Console,
+    *,
+    meanwhile: dict[str, Any],
+) -> None:
+    """Write all files of a folder, each replaced atomically; sheets of earlier labels go.
+
+    `meanwhile` is what label.json says until all are there: after a kill in between it tells what
+    may be overwritten.
+    """
     samples, labels, tree = found.features.samples, found.labels, found.tree
-    for row in rows:
-        place = int(row["tracklet"]) - 1
-        # Training wants an identity for each; in `test`, pid -1 is passed over by who reads this.
-        if labels[place] < 0:
-            row["split"] = "test"
-        elif row["pid"] == "-1":
-            row["split"] = "train"
-        # From 1: a benchmark's pid 0 stands for distractors.
-        row["pid"] = str(labels[place] + 1) if labels[place] >= 0 else "-1"
-        row["label"], row["label_confidence"] = (
-            str(labels[place]),
-            f"{found.confidences[place]:.4f}",
-        )
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / LABELS, text.getvalue().encode())
-    tree.save(folder / TREE)
     console.say("drawing the tree")
     page = tree_page(
         f"Identities in {found.facts['source']}",
@@ -189,6 +244,9 @@ def write(folder: Path, found: Found, rows: Table, pictures: bool, console: Cons
         confidences=found.confidences,
         **({} if pictures else {"most": 0}),
     )
+    write_atomically(folder / FACTS, json.dumps(meanwhile, indent=2).encode())
+    _write_table(folder / LABELS, found, rows)
+    tree.save(folder / TREE)
     write_atomically(folder / PAGE, page.encode())
     sheets: set[str] = set()
     if pictures:
@@ -203,6 +261,31 @@ def write(folder: Path, found: Found, rows: Table, pictures: bool, console: Cons
             old.unlink()
     told = {"confidence": CONFIDENCE, "sheets": len(sheets), "notes": list(found.notes)}
     write_atomically(folder / FACTS, json.dumps(found.facts | told, indent=2).encode())
+
+
+def _write_table(path: Path, found: Found, rows: Iterable[Row]) -> None:
+    """Rows with their labels, one at a time: all those of a large source would not fit."""
+    rows = iter(rows)
+    first = next(rows)
+    columns = [*first, *(name for name in OWN if name not in first)]
+    with replacing(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in chain([first], rows):
+            place = int(row["tracklet"]) - 1
+            label = int(found.labels[place])
+            # Training wants an identity for each; in `test`, pid -1 is passed over by who reads it.
+            if label < 0:
+                row["split"] = "test"
+            elif row["pid"] == "-1":
+                row["split"] = "train"
+            # From 1: a benchmark's pid 0 stands for distractors.
+            row["pid"] = str(label + 1) if label >= 0 else "-1"
+            row["label"], row["label_confidence"] = str(label), f"{found.confidences[place]:.4f}"
+            writer.writerow([row[name] for name in columns])
+        file.flush()
+        file.detach()
 
 
 def _write_sheets(folder: Path, found: Found, console: Console) -> set[str]:
@@ -228,37 +311,64 @@ def _write_sheets(folder: Path, found: Found, console: Console) -> set[str]:
     return written
 
 
-def read(folder: Path) -> tuple[Features, IdentityTree, Table, NDArray[np.int64]]:
-    """Features, tree, manifest and labels (N,) of a folder; ValueError where they do not fit."""
+def read(folder: Path) -> tuple[Features, IdentityTree, NDArray[np.int64]]:
+    """Features, tree and labels (N,) of a folder; ValueError where they do not fit."""
     features = Features.load(folder / FEATURES)
     tree = IdentityTree.load(folder / TREE)
-    lines, _, faults = read_csv(folder / LABELS)
-    rows = [dict(line.text) for line in lines]
-    frames: dict[int, list[str]] = defaultdict(list)
-    labels: dict[int, int] = {}
-    try:
-        for row in rows:
-            place, pid = int(row["tracklet"]) - 1, int(row["pid"])
-            frames[place].append(row["path"])
-            labels[place] = max(pid - 1, -1)
-        if faults or sorted(frames) != list(range(len(features))):
-            raise ValueError("rows are missing or faulty")
-    except (KeyError, ValueError) as error:
+    if len(tree) != len(features):
         raise ValueError(
-            f"{folder / LABELS} no longer fits {folder / FEATURES} ({error}): label into a new "
-            "folder"
-        ) from error
+            f"{folder / TREE} is a tree of {len(tree):,} samples, expected the {len(features):,} "
+            f"of {folder / FEATURES}: label into a new folder"
+        )
+    if list(map(path_of, tree.samples)) != list(map(path_of, features.samples)):
+        raise ValueError(
+            f"{folder / TREE} is a tree of other samples than {folder / FEATURES}: label into a "
+            "new folder"
+        )
+    frames, labels = _frames_and_labels(folder, len(features))
     samples = tuple(
         sample
         if isinstance(sample.frames, StoredFrames)
         else replace(sample, frames=tuple(frames[place]))
         for place, sample in enumerate(features.samples)
     )
-    found = np.array([labels[place] for place in range(len(samples))], np.int64)
-    return replace(features, samples=samples), tree, rows, found
+    return replace(features, samples=samples), tree, labels
 
 
-def corrected_labels(path: Path, rows: Table, before: NDArray[np.int64]) -> NDArray[np.int64]:
+def _frames_and_labels(folder: Path, count: int) -> tuple[dict[int, list[str]], NDArray[np.int64]]:
+    """Paths and label of each of so many samples, from the manifest."""
+    frames: dict[int, list[str]] = defaultdict(list)
+    labels: dict[int, int] = {}
+    for line, row in _lines(folder / LABELS, ("path", "pid", "split", "tracklet")):
+        place, pid = (_number(row[name]) for name in ("tracklet", "pid"))
+        if place is None or pid is None or not 1 <= place <= count:
+            break
+        if labels.setdefault(place - 1, max(pid - 1, -1)) != max(pid - 1, -1):
+            raise ValueError(
+                f"{folder / LABELS}, line {line}: pid {pid} for tracklet {place}, which has "
+                f"{labels[place - 1] + 1} above"
+            )
+        frames[place - 1].append(row["path"])
+    else:
+        if len(frames) == count:
+            return frames, np.array([labels[place] for place in range(count)], np.int64)
+        line = 0
+    where = f"line {line} is faulty" if line else "rows are missing"
+    raise ValueError(
+        f"{folder / LABELS} no longer fits {folder / FEATURES} ({where}): label into a new folder"
+    )
+
+
+def _number(text: str) -> int | None:
+    """A whole number of -1 and more that is no nonsense."""
+    if len(text) > MOST_DIGITS or not INTEGER.fullmatch(text) or not -1 <= int(text) <= 2**31:
+        return None
+    return int(text)
+
+
+def corrected_labels(
+    path: Path, samples: Sequence[Sample], before: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Labels (N,) as a CSV with the columns `path,label` corrects them; the others stay.
 
     A path may be any frame of its sample. Raises FileNotFoundError where there is no file,
@@ -266,32 +376,28 @@ def corrected_labels(path: Path, rows: Table, before: NDArray[np.int64]) -> NDAr
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; tree.html exports one, with columns path,label")
-    try:
-        lines, columns, faults = read_csv(path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
-    for column in ("path", "label"):
-        if column not in columns:
-            raise ValueError(
-                f"{path} has no column {column!r}; it has: {', '.join(columns) or 'none'}. "
-                "Corrections need path,label"
-            )
-    if faults:
-        raise ValueError(f"{path}, line {faults[0].line}: {faults[0].what}")
+    lines = [(n, row["path"], row["label"]) for n, row in _lines(path, ("path", "label"))]
     if not lines:
         raise ValueError(f"{path} corrects nothing: it has no line below its header")
-    place_of = {row["path"]: int(row["tracklet"]) - 1 for row in rows}
+    named = {name for _, name, _ in lines}
+    place_of = {
+        frame: place
+        for place, sample in enumerate(samples)
+        for frame in paths_of(sample)
+        if frame in named
+    }
     labels, told = before.copy(), dict[int, int]()
-    for line, text in lines:
-        name, label = text["path"], text["label"]
-        if not INTEGER.fullmatch(label) or not -1 <= int(label) < 2**31:
-            what = f"label {label!r}, expected an identity's number, or -1 for left out"
+    for line, name, text in lines:
+        label = _number(text)
+        if label is None or label >= 2**31:
+            short = text if len(text) <= 40 else f"{text[:40]}..."
+            what = f"label {short!r}, expected an identity's number, or -1 for left out"
         elif name not in place_of:
             what = f"unknown path {name!r}, expected one of {LABELS}"
-        elif told.setdefault(place_of[name], int(label)) != int(label):
+        elif told.setdefault(place_of[name], label) != label:
             what = f"label {label} for {name}, whose sample has {told[place_of[name]]} above"
         else:
-            labels[place_of[name]] = int(label)
+            labels[place_of[name]] = label
             continue
         raise ValueError(f"{path}, line {line}: {what}")
     return labels

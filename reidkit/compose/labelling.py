@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +82,7 @@ def label_to(
     mark = {"model": weights_hash(model), "files": files_hash(samples)}
     label_folder.begin(out, mark)
     if (out / FEATURES).is_file():
-        features = replace(Features.load(out / FEATURES), samples=samples)
+        features = kept_features(out / FEATURES, samples)
         console.say(f"kept {len(samples):,} features of an earlier call")
     else:
         features = extract_to(
@@ -90,11 +91,22 @@ def label_to(
     console.say(f"joining {len(samples):,} samples")
     tree = IdentityTree.build(features, linkage=settings.linkage, cannot_link=links, metric=metric)
     labels = find(features, tree, links, settings, metric)
-    rows, clock = label_folder.table_of(samples)
     facts = {"of": mark, "run": str(run), "source": source, "settings": asdict(settings)}
+    clock = label_folder.notes_of(samples)
     found = judged(features, tree, labels, facts, [*notes, *told, *clock])
-    label_folder.write(out, found, rows, pictures, console)
+    found = replace(found, notes=(*found.notes, *doubts(found, settings, metric)))
+    label_folder.write(
+        out, found, label_folder.rows_of(samples), pictures, console, meanwhile={"of": mark}
+    )
     return found
+
+
+def kept_features(path: Path, samples: tuple[Sample, ...]) -> Features:
+    """The features of an earlier call; ValueError where the file is damaged."""
+    try:
+        return replace(Features.load(path), samples=samples)
+    except ValueError as error:
+        raise ValueError(f"{error}. Delete {path} to extract again") from error
 
 
 def apply_to(
@@ -107,15 +119,32 @@ def apply_to(
     file names what is not there.
     """
     facts = label_folder.read_facts(folder)
-    features, tree, rows, before = label_folder.read(folder)
-    labels = label_folder.corrected_labels(corrected, rows, before)
+    features, tree, before = label_folder.read(folder)
+    labels = label_folder.corrected_labels(corrected, features.samples, before)
     changed = int((labels != before).sum())
-    facts["corrected"] = facts.get("corrected", 0) + changed
+    facts["corrected"] += changed
     kept = {name: facts[name] for name in ("of", "run", "source", "settings", "corrected")}
     notes = [f"{changed:,} of {len(labels):,} labels changed by {corrected.name}."]
-    found = judged(features, tree, labels, kept, notes)
-    label_folder.write(folder, found, rows, pictures, console)
+    found = judged(features, tree, labels, kept, [*notes, *forbidden(tree, labels, kept)])
+    # `corrected` stands in label.json before labels.csv has the corrections: a call that is killed
+    # in between must not make them look like labels to overwrite.
+    label_folder.write(
+        folder, found, label_folder.rows_in(folder), pictures, console, meanwhile=facts
+    )
     return found
+
+
+def forbidden(tree: IdentityTree, labels: Labels, facts: dict[str, Any]) -> list[str]:
+    """What to tell where labels join samples that were known to be kept apart."""
+    by = facts["settings"].get("cannot_link", "time")
+    if by == "none":
+        return []
+    broken = cannot_link(tree.samples, within_camera=by == "camera").broken_by(labels)
+    if not broken:
+        return []
+    seen = "of one camera" if by == "camera" else "seen by one camera at one time"
+    pairs = "1 pair" if broken == 1 else f"{broken:,} pairs"
+    return [f"{pairs} of samples {seen}, so of two people, now have one label: look at them again."]
 
 
 def find_tracklets(source: str, root: Path | None) -> tuple[tuple[Sample, ...], list[str]]:
@@ -146,8 +175,8 @@ def find_tracklets(source: str, root: Path | None) -> tuple[tuple[Sample, ...], 
 
 def _absolute(frames: tuple[str, ...] | StoredFrames) -> tuple[str, ...] | StoredFrames:
     if isinstance(frames, StoredFrames):
-        return replace(frames, store=str(Path(frames.store).absolute()))
-    return tuple(str(Path(frame).absolute()) for frame in frames)
+        return replace(frames, store=os.path.abspath(frames.store))
+    return tuple(os.path.abspath(frame) for frame in frames)
 
 
 def _numbered(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
@@ -249,13 +278,38 @@ def find(
     allowed = tree.heights[np.isfinite(tree.heights)]
     if not len(allowed):
         return np.arange(len(features))
-    if len(features) == 2 or (settings.by == "gap" and allowed[0] == allowed[-1]):
+    if len(features) == 2 or (settings.by == "gap" and _flat(features, tree, metric)):
         raise ValueError(
             f"{len(features):,} samples, first joined at height {allowed[0]:.3g} and last at "
             f"{allowed[-1]:.3g}, do not tell by {settings.by} who is who: use --clusters or "
             "--height"
         )
     return tree.cut(by=settings.by)
+
+
+def _flat(features: Features, tree: IdentityTree, metric: Metric) -> bool:
+    """Whether all are joined at one height, but for rounding."""
+    allowed = tree.heights[np.isfinite(tree.heights)]
+    least = 1e-6
+    if metric != "cosine":
+        least = 1e-3 * float(features.vectors.norm(dim=1).max())
+    return len(allowed) > 0 and float(np.ptp(allowed)) <= least
+
+
+def doubts(found: Found, settings: Settings, metric: Metric = "cosine") -> list[str]:
+    """What to tell where the silhouette chose a cut, but none of them says who is who."""
+    chosen = settings.method == "tree" and settings.clusters is settings.height is None
+    if not chosen or settings.by != "silhouette" or len(found.labels) < 3:
+        return []
+    if not np.isfinite(found.tree.heights).any():
+        return []
+    if _flat(found.features, found.tree, metric):
+        why = "All are joined at one height"
+    elif found.facts["quality"]["silhouette"] <= 0:
+        why = "No cut has a mean silhouette above 0"
+    else:
+        return []
+    return [f"{why}, so the labels are arbitrary: all may be one identity, which is --clusters 1."]
 
 
 def judged(

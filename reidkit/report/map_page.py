@@ -153,7 +153,7 @@ def thumbnails(
     images = [_small(sample, show) for sample in samples]
     missing = sum(image is None for image in images)
     if missing == len(images):
-        return [], ["No picture could be read: the map is without pictures."]
+        return [], ["No picture could be read: the page is without pictures."]
     remarks = []
     if missing:
         remarks.append(f"{missing:,} of {len(images):,} pictures could not be read.")
@@ -161,7 +161,7 @@ def thumbnails(
         uris = list(_within(images, height, quality, budget))
         if len(uris) == len(images):
             return uris, remarks
-    return [], [f"{len(images):,} pictures are too many for one page: the map is without pictures."]
+    return [], [f"{len(images):,} pictures are too many for one page: it is without pictures."]
 
 
 def _within(

@@ -11,6 +11,7 @@ from reidkit.report.album import Show
 from reidkit.report.html import environment, file_name, part, policy
 from reidkit.report.map_page import in_script, thumbnails
 from reidkit.report.page import own_file
+from reidkit.trees import check_labels, check_tree
 from reidkit.types import Sample, path_of
 
 LARGEST = 19_000_000  # characters of the page, pictures and all
@@ -32,6 +33,7 @@ def tree_page(
     It opens at the identities, the largest first. Labels that are corrected in it stay in the page
     until they are exported, as `path,label,camid`; so the page holds whole paths. `show` has
     pictures (h, w, 3) in RGB of samples that are no files; one that cannot be read is a grey box.
+    Where the tree alone is above LARGEST there are no pictures, and a note says so.
 
     Args:
         merges: (N - 1, 2) nodes that merge m joins to node N + m; leaves are 0 to N - 1.
@@ -47,12 +49,21 @@ def tree_page(
     style, script = part("page.css") + part("tree.css"), part("tree.model.js") + part("tree.js")
     chosen = _spread(np.asarray(labels), max(most, 0))
     room = LARGEST - len(in_script(data)) - len(style) - len(script)
-    uris, notes = (
-        thumbnails([samples[i] for i in chosen], _bgr(show), room) if most > 0 else ([], [])
-    )
-    data["pictures"] = {str(i): uri for i, uri in zip(chosen, uris, strict=False) if uri}
-    if len(chosen) < len(samples):
-        notes.append(f"Pictures of {len(chosen):,} of {len(samples):,} tracklets are in this page.")
+    uris: list[str] = []
+    notes: list[str] = []
+    if room <= 0:
+        notes.append(
+            f"The tree of {len(samples):,} tracklets takes {(LARGEST - room) / 1e6:,.1f} million "
+            f"characters, more than the {LARGEST / 1e6:,.1f} million a page should have: it is "
+            "without pictures, and may open slowly."
+        )
+    elif most > 0:
+        uris, notes = thumbnails([samples[i] for i in chosen], _bgr(show), room)
+    pictures = {str(i): uri for i, uri in zip(chosen, uris, strict=False) if uri}
+    data["pictures"] = pictures
+    if pictures and len(chosen) < len(samples):
+        there = f"{len(pictures):,} of {len(samples):,}"
+        notes.append(f"Pictures of {there} tracklets are in this page.")
     return (
         environment()
         .from_string(part("tree.html.jinja"))
@@ -80,19 +91,8 @@ def _columns(
     height, label = np.asarray(heights, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     sure = None if confidences is None else np.asarray(confidences, dtype=np.float64)
     count = len(samples)
-    inner = max(count - 1, 0)
-    if count == 0 or len(joined) != inner or height.shape != (inner,) or label.shape != (count,):
-        raise ValueError(
-            f"{len(joined)} merges, heights {height.shape} and labels {label.shape} for {count} "
-            "samples; expected N - 1 merges and heights, and N labels, with N at least 1"
-        )
-    later = joined >= count + np.arange(inner)[:, None]
-    if later.any() or not np.array_equal(np.sort(joined.ravel()), np.arange(2 * inner)):
-        raise ValueError("the merges are no tree: each node but the root is joined once, later")
-    if np.isnan(height).any() or (height[1:] < height[:-1]).any():
-        raise ValueError("heights fall or are not numbers; expected them to rise with merges")
-    if label.min() < -1:
-        raise ValueError(f"label {label.min()}: expected identities from 0, or -1 for left out")
+    check_tree(joined, height, count)
+    check_labels(label, count)
     if sure is not None and sure.shape != (count,):
         raise ValueError(f"confidences have shape {sure.shape}; expected ({count},)")
     return {

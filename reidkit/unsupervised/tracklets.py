@@ -11,6 +11,7 @@ from reidkit.types import Sample
 from reidkit.unsupervised.constraints import NO_GROUP, CannotLink
 
 Spans = NDArray[np.float64]
+MOST_PAIRS = 20_000_000  # 16 bytes each, and several times that on the way
 KNOWN_BY = (
     "a manifest's column `frame`, `mars` with `args: {times: true}` where the names hold real "
     "times, and `mot` know it"
@@ -30,7 +31,7 @@ def cannot_link(samples: Sequence[Sample], *, within_camera: bool = False) -> Ca
     Stepwise Metric Promotion, ICCV 2017, first assumption). They are groups then, and no pairs.
 
     Takes a sort, and memory by the number of pairs that overlap. Raises ValueError for a span that
-    ends before it starts or is not finite.
+    ends before it starts or is not finite, and, before they are made, for more than MOST_PAIRS.
     """
     cameras = by_camera(samples)
     groups = np.full(len(samples), NO_GROUP, np.int64)
@@ -38,11 +39,14 @@ def cannot_link(samples: Sequence[Sample], *, within_camera: bool = False) -> Ca
         for number, places in enumerate(cameras.values()):
             groups[places] = number
         return CannotLink(groups, np.empty((0, 2), np.int64))
-    pairs = [np.empty((0, 2), np.int64)]
+    swept: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for places in cameras.values():
         timed = np.array([place for place in places if samples[place].span is not None], np.int64)
-        pairs.append(timed[overlapping(spans_of(samples, timed))])
-    return CannotLink(groups, np.concatenate(pairs))
+        order, counts = sweep(spans_of(samples, timed))
+        swept.append((timed[order], counts))
+    refuse_crowds(sum(int(counts.sum()) for _, counts in swept))
+    pairs = [ordered[followers(counts)] for ordered, counts in swept]
+    return CannotLink(groups, np.concatenate([np.empty((0, 2), np.int64), *pairs]))
 
 
 def sparse_tracklets(
@@ -98,17 +102,31 @@ def spans_of(samples: Sequence[Sample], places: NDArray[np.int64]) -> Spans:
     return spans
 
 
-def overlapping(spans: Spans) -> NDArray[np.int64]:
-    """All pairs (m, 2) of rows of `spans` (n, 2) that share a moment, the earlier start first."""
+def sweep(spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of `spans` (n, 2) sorted by their starts, and how many of those that follow each
+    share a moment with it."""
     order = np.argsort(spans[:, 0], kind="stable")
     start, end = spans[order].T
     # Sorted by their starts, those that overlap row i after it stand in one piece: i + 1 to reach.
     reach = np.searchsorted(start, end, side="right")
-    first = np.arange(len(spans))
-    counts = reach - first - 1
-    one = np.repeat(first, counts)
+    return order, reach - np.arange(len(spans)) - 1
+
+
+def refuse_crowds(pairs: int) -> None:
+    """Raise a ValueError for more overlapping pairs than fit into memory with ease."""
+    if pairs > MOST_PAIRS:
+        raise ValueError(
+            f"{pairs:,} pairs of tracklets overlap in time, more than {MOST_PAIRS:,}: the frames "
+            "seem to be counted within each tracklet and not by the camera's clock; leave the "
+            "times out (a manifest's column frame), or use --no-cannot-link (cannot_link: false)"
+        )
+
+
+def followers(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All pairs (m, 2) of a place and each of the next `counts` (n,) after it."""
+    one = np.repeat(np.arange(len(counts)), counts)
     other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return order[np.column_stack([one, other])]
+    return np.column_stack([one, other])
 
 
 def refuse_untimed(samples: Sequence[Sample]) -> None:

@@ -10,22 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.trees import check_tree
+
 When = Literal["before", "between", "after"]
 
 
 def check(merges: NDArray[np.int64], heights: NDArray[np.float64], count: int) -> None:
     """Raise a ValueError unless these are the merges and heights of a tree of so many leaves."""
-    inner = count - 1
-    if count < 1 or len(merges) != inner or heights.shape != (inner,):
-        raise ValueError(
-            f"{len(merges)} merges and heights of shape {heights.shape} for {count} samples; "
-            "expected N - 1 of both, and N of 1 or more"
-        )
-    later = merges >= count + np.arange(inner)[:, None]
-    if later.any() or not np.array_equal(np.sort(merges.ravel()), np.arange(2 * inner)):
-        raise ValueError("the merges are no tree; expected each node but the root in a later one")
-    if np.isnan(heights).any() or (heights[1:] < heights[:-1]).any():
-        raise ValueError("the heights fall or are not numbers; expected them sorted")
+    check_tree(merges, heights, count)
 
 
 def walk(merges: NDArray[np.int64], when: When, top: int | None = None) -> list[int]:

@@ -1,6 +1,7 @@
 """What the pictures share: colours, what a sample looks like, short words, and the saving."""
 
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from reidkit.files import replacing
 from reidkit.types import Sample
 
 RIGHT, WRONG, QUERY, MUTED = "#1a9850", "#d73027", "#333333", "#777777"
+# A name in a script the font lacks is drawn as boxes; nobody who labels can do anything about it.
+SCRIPTS = r"Glyph .* missing from|Matplotlib currently does not support .* natively"
 COLOURS = ("#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
 
 
@@ -67,7 +70,8 @@ def seen(
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG, or as a JPEG where the name ends so; replaced atomically."""
     canvas = FigureCanvasAgg(figure)
-    with replacing(path) as file:
+    with warnings.catch_warnings(), replacing(path) as file:
+        warnings.filterwarnings("ignore", SCRIPTS)
         if path.suffix.lower() in (".jpg", ".jpeg"):
             canvas.print_jpg(file)
         else:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from reidkit.trees import check_labels, check_tree
 from reidkit.types import Sample
 from reidkit.visualise.common import (
     MUTED,
@@ -118,19 +119,9 @@ class Tree:
         merges = np.asarray(merges, dtype=np.int64).reshape(-1, 2)
         own = np.asarray(labels, dtype=np.int64)
         found = np.asarray(heights, dtype=np.float64)
-        inner = max(count - 1, 0)
-        if count == 0 or own.shape != (count,) or len(merges) != inner or found.shape != (inner,):
-            raise ValueError(
-                f"{len(merges)} merges, heights {found.shape} and labels {own.shape} for {count} "
-                "samples; expected N - 1 merges and heights, and N labels, with N at least 1"
-            )
-        later = merges >= count + np.arange(inner)[:, None]
-        if later.any() or not np.array_equal(np.sort(merges.ravel()), np.arange(2 * inner)):
-            raise ValueError("the merges are no tree: each node but the root is joined once, later")
-        if np.isnan(found).any() or (found[1:] < found[:-1]).any():
-            raise ValueError("heights fall or are not numbers; expected them to rise with merges")
-        if own.min() < LEFT_OUT:
-            raise ValueError(f"label {own.min()}: expected identities from 0, or -1 for left out")
+        check_tree(merges, found, count)
+        check_labels(own, count)
+        inner = count - 1
         label = np.concatenate([own, np.full(inner, MIXED)])
         size = np.concatenate([np.ones(count, np.int64), np.zeros(inner, np.int64)])
         for node, (a, b) in enumerate(merges, count):
@@ -293,7 +284,7 @@ def _name(sample: Sample) -> str:
 
 
 def _drawn(tree: Tree, leaves: NDArray[np.int64], whole: int) -> str:
-    if whole == len(tree.order):
+    if len(leaves) == len(tree.order):
         return ""
     rest = f", {whole - len(leaves):,} no larger ones not" if len(leaves) < whole else ""
     return f"{counted(len(leaves), 'branch')} of one identity drawn{rest}"

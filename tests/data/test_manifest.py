@@ -378,6 +378,14 @@ def test_frames_of_a_tracklet_give_its_span_and_those_of_a_single_row_a_moment(t
     assert spans == [(-9.0, 10.0), (7.0, 7.0), None, None]
 
 
+@pytest.mark.parametrize("first, known", [(0, False), (1, False), (2, True)])
+def test_frames_counted_within_each_tracklet_say_nothing_of_time(table, first, known):
+    rows = [f"{name}.png,1,0,train,{name},{first}" for name in "abc"]
+    file = table("path,pid,camid,split,tracklet,frame", *rows)
+    spans = [sample.span for sample in load_benchmark("manifest", file).train]
+    assert spans == [(2.0, 2.0) if known else None] * 3
+
+
 def test_without_a_column_of_frames_nobody_knows_when(table):
     file = table("path,pid,split,tracklet", "a.png,1,train,t", "b.png,1,train,t")
     assert [sample.span for sample in load_benchmark("manifest", file).train] == [None]

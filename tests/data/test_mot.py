@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from reidkit.compose.inference import find_samples
 from reidkit.data import check_benchmark, load_benchmark
 from reidkit.data.adapters import mot
 from reidkit.data.video.cutting import cut_tracklets, read_boxes
@@ -69,13 +71,14 @@ def cut_here(sequence, **given):
 # The adapter
 
 
-def test_a_sequence_is_a_camera_and_each_of_its_tracklets_an_identity(cut_tree):
+def test_a_sequence_is_a_camera_and_identities_are_unknown(cut_tree):
     train = load_benchmark("mot", cut_tree).train
-    assert [(s.pid, s.camid, s.domain) for s in train] == [
-        (1, 0, "mot"),
-        (2, 0, "mot"),
-        (3, 1, "mot"),
+    assert [(s.pid, s.camid, s.domain, s.condition) for s in train] == [
+        (-1, 0, "mot", "MOT-02/0002"),
+        (-1, 0, "mot", "MOT-02/0010"),
+        (-1, 1, "mot", "MOT-05/0002"),
     ]
+    assert list(find_samples("mot:train", cut_tree.parent)) == list(train)
     assert [Path(sample.frames[0]).parent.name for sample in train] == ["0002", "0010", "0002"]
 
 
@@ -99,8 +102,9 @@ def test_all_of_it_trains_and_the_parent_folder_is_accepted_too(cut_tree):
     assert not benchmark.query and not benchmark.gallery
     report = check_benchmark("mot", cut_tree)
     assert report.decoded == 6
-    assert any("nothing to test on" in finding.what for finding in report.findings)
-    assert not [finding for finding in report.findings if finding.severity == "error"]
+    (finding,) = report.findings
+    assert finding.severity == "note"
+    assert "identities are unknown" in finding.what and "nothing to test on" in finding.what
 
 
 @pytest.mark.parametrize(
@@ -238,10 +242,45 @@ def test_choices_that_cannot_be_are_refused(sequence, given):
         cut_here(sequence, **given)
 
 
-def test_the_tool_cuts_and_says_in_one_line_what_is_wrong(sequence):
-    words = [sys.executable, ROOT / "tools" / "cut_mot_tracklets.py", sequence, "--out"]
-    for code, said in ((0, "2 tracklets, 5 crops, 1 boxes too small"), (1, "is there already")):
-        done = subprocess.run([*words, sequence.parent / "cut"], capture_output=True, text=True)
-        assert done.returncode == code
-        assert said in (done.stderr if code else done.stdout)
-        assert done.stderr.count("\n") == code
+def tool(folder, *words):
+    """The tool run in a folder: its exit code, what it said, and its complaint."""
+    command = [sys.executable, ROOT / "tools" / "cut_mot_tracklets.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_tool_cuts_and_a_second_call_leaves_what_is_there(sequence):
+    code, said, wrong = tool(sequence.parent, sequence, "--out", "cut")
+    assert (code, wrong) == (0, "")
+    assert "2 tracklets, 5 crops, 1 boxes too small" in said
+    other = sequence.parent / "MOT-05"
+    shutil.copytree(sequence, other)
+    code, said, wrong = tool(sequence.parent, sequence, other, "--out", "cut")
+    assert (code, wrong) == (0, "")
+    assert "MOT-02: cut/MOT-02 is there already, left as it is" in said
+    assert "MOT-05: 2 tracklets" in said
+
+
+def test_the_tool_takes_a_table_of_the_current_folder_only_where_it_is_named(sequence):
+    here = sequence.parent / "here"
+    shutil.move(sequence / "gt", here / "gt")
+    code, said, wrong = tool(here, sequence, "--out", "cut")
+    assert (code, said) == (1, "")
+    assert f"no table {sequence / 'gt' / 'gt.txt'}" in wrong and wrong.count("\n") == 1
+    code, said, _ = tool(here, sequence, "--out", "cut", "--boxes", "gt/gt.txt")
+    assert code == 0 and "2 tracklets" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--every", "0"), "--every 0: expected 1 or more"),
+        (("--min-height", "0"), "--min-height 0: expected 1 or more"),
+        (("--min-visibility", "1.5"), "--min-visibility 1.5: expected within [0, 1]"),
+        (("--min-visibility", "nan"), "--min-visibility nan: expected within [0, 1]"),
+    ],
+)
+def test_a_wrong_call_of_the_tool_is_refused_before_any_sequence(tmp_path, words, told):
+    code, _, wrong = tool(tmp_path, "nowhere", "--out", "cut", *words)
+    assert code == 2
+    assert told in wrong

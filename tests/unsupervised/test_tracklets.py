@@ -122,6 +122,21 @@ def test_a_hundred_thousand_tracklets_are_swept_without_all_their_pairs():
     assert len(cannot_link(samples).pairs) == 99_999
 
 
+def test_more_pairs_than_fit_are_refused_before_they_are_made_with_advice():
+    # Frames counted within each tracklet: all of a camera start at 0. Neither camera is too many.
+    samples = [tracklet(number, (0, 10), camid=number % 2) for number in range(10_000)]
+    with pytest.raises(ValueError, match=r"24,995,000 pairs .*within each.*--no-cannot-link"):
+        cannot_link(samples)
+    assert len(cannot_link(samples, within_camera=True).groups) == 10_000
+
+
+def test_as_many_pairs_as_may_be_are_made(monkeypatch):
+    monkeypatch.setattr("reidkit.unsupervised.tracklets.MOST_PAIRS", 3)
+    assert len(cannot_link(tracklets((0, 1), (0, 1), (1, 2))).pairs) == 3
+    with pytest.raises(ValueError, match="6 pairs of tracklets overlap in time, more than 3"):
+        cannot_link(tracklets(*[(0, 1)] * 4))
+
+
 @pytest.mark.parametrize("call", [cannot_link, lambda samples: sparse_tracklets(samples, 5)])
 @pytest.mark.parametrize("span", [(5, 3), (math.nan, 3), (0, math.inf)])
 def test_a_span_that_cannot_be_is_refused(call, span):

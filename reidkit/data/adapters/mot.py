@@ -25,9 +25,10 @@ def load(root: Path, check: CheckLevel = "strict") -> Benchmark:
     Tracking, 2016), as `tools/cut_mot_tracklets.py` cuts them.
 
     `root` holds `SEQUENCE/ID/FRAME.jpg`, or holds the folder `mot` that does. Each sequence is a
-    camera, by its place in sorted order, and each ID in it an identity of its own, numbered from 1
-    over all sequences: nothing is known of who walks through two of them. `span` is in frames of
-    the sequence. All of it trains; an identity with one tracklet has no answer to be asked for.
+    camera, by its place in sorted order. An ID holds within its own sequence only, and a tracker's
+    breaks where it loses somebody: who walks through two of them is not known, so identities are
+    unknown (pid -1) and `condition` is "SEQUENCE/ID". `span` is in frames of the sequence. All of
+    it trains, without labels; there is nobody to ask for.
     """
     return settle(read(root), check)
 
@@ -45,11 +46,14 @@ def read(root: Path) -> Reading:
     train: list[Sample] = []
     for camid, sequence in enumerate(folders(folder)):
         for tracklet in tracklets(sequence, findings):
-            sample = read_tracklet(tracklet, len(train) + 1, camid, findings)
+            sample = read_tracklet(tracklet, camid, findings)
             if sample is not None:
                 train.append(sample)
     if train:
-        what = "nothing to test on: each identity is one tracklet of one camera"
+        what = (
+            "identities are unknown (pid -1, counted as one), for an ID holds within its sequence: "
+            "to learn from without labels, and nothing to test on"
+        )
         findings.append(Finding("note", what))
     elif not any(finding.severity == "error" for finding in findings):
         findings.append(Finding("error", f"no tracklets in {folder}", f"{LAYOUT}.", missing=True))
@@ -77,7 +81,7 @@ def tracklets(sequence: Path, findings: list[Finding]) -> list[Path]:
     return sorted(numbered, key=lambda path: (int(path.name), path.name))
 
 
-def read_tracklet(folder: Path, pid: int, camid: int, findings: list[Finding]) -> Sample | None:
+def read_tracklet(folder: Path, camid: int, findings: list[Finding]) -> Sample | None:
     """The sample of a tracklet's folder, None where it holds no frame; both sorts of fault are
     added to `findings`."""
     pictures = [path for path in folder.iterdir() if is_image(path)]
@@ -92,7 +96,8 @@ def read_tracklet(folder: Path, pid: int, camid: int, findings: list[Finding]) -
         return None
     paths = tuple(path for _, path in frames)
     span = (float(frames[0][0]), float(frames[-1][0]))
-    return Sample(paths, pid, camid, domain=NAME, span=span)
+    track = f"{folder.parent.name}/{folder.name}"
+    return Sample(paths, -1, camid, condition=track, domain=NAME, span=span)
 
 
 def is_number(name: str) -> bool:

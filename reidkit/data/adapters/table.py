@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,8 +181,8 @@ def group(
     faults.
 
     A tracklet's rows are ordered by `frame`, or as written where there is none; its span is from
-    the least to the greatest, where each row has one. Junk (pid -1) stays in train only, where it
-    stands for an unknown identity.
+    the least to the greatest, where each row has one (but see `timed`). Junk (pid -1) stays in
+    train only, where it stands for an unknown identity.
     """
     # Numbering from 1 keeps names clear of pid 0, which benchmarks use for distractors.
     pids = numbers((row.text["pid"] for row in rows), start=1)
@@ -213,7 +214,16 @@ def group(
             span_of(members),
         )
         splits.setdefault(split, []).append(sample)
-    return {split: tuple(samples) for split, samples in splits.items()}, faults
+    return {split: timed(samples) for split, samples in splits.items()}, faults
+
+
+def timed(samples: list[Sample]) -> tuple[Sample, ...]:
+    """The samples, without their spans where all begin at the same frame 0 or 1: frames are then
+    counted within each tracklet, and say nothing of who was there at the same time."""
+    begins = {sample.span[0] for sample in samples if sample.span is not None}
+    if len(samples) > 2 and len(begins) == 1 and begins <= {0.0, 1.0}:
+        return tuple(replace(sample, span=None) for sample in samples)
+    return tuple(samples)
 
 
 def span_of(members: list[Row]) -> tuple[float, float] | None:
