@@ -161,8 +161,9 @@ def test_restarts_need_a_folder_that_a_restarted_worker_finds(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["smp", "cluster_contrast", "buc"])
-def test_two_processes_find_the_labels_that_one_finds_and_hold_the_same_memory(tmp_path, method):
-    words = ("optim.name=sgd", "optim.lr=0.001", "optim.sync_bn=true", "evaluate.every=0")
+def test_two_processes_find_the_labels_and_hold_the_memory_of_one(tmp_path, method):
+    # A rate at which rounding stays rounding: batches of four rows are chaotic.
+    words = ("optim.name=sgd", "optim.lr=1e-5", "optim.sync_bn=true", "evaluate.every=0")
     for processes in (1, 2):
         out = tmp_path / str(processes)
         run("train", SMOKE / f"{method}.yaml", *words, "--out", out, processes=processes)

@@ -13,6 +13,7 @@ from reidkit import compose, losses
 from reidkit.compose import training
 from reidkit.compose.rounds import class_means, rounds_table, sparse
 from reidkit.config import ConfigError, load_config
+from reidkit.engine import load_state
 from reidkit.types import Sample
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke"
@@ -186,3 +187,78 @@ def test_scores_are_taken_after_rounds_whatever_their_epochs(tmp_path):
     compose.train(settings("buc", *overrides), tmp_path / "run")
     # Rounds end after 2, 3, 4 and 5 epochs; every second one is scored, and the last.
     assert [record["epoch"] for record in records(tmp_path / "run", "evaluation")] == [3, 5]
+
+
+def test_the_model_of_the_best_round_is_kept_and_its_score_is_no_later_rounds(
+    tmp_path, monkeypatch
+):
+    from reidkit.unsupervised import BottomUpClustering
+
+    label = BottomUpClustering.label
+
+    def second_is_best(method, features, round, previous):
+        found = label(method, features, round, previous)
+        return replace(found, told={**found.told, "best_round": min(round + 1, 2)})
+
+    monkeypatch.setattr(BottomUpClustering, "label", second_is_best)
+    out = tmp_path / "run"
+    compose.train(settings("buc"), out)
+    kept, best = load_file(out / "model.safetensors"), load_file(out / "best_round.safetensors")
+    assert all(torch.equal(kept[name], best[name]) for name in kept)
+    trained = load_state(out / "state.pt")["state"]["task"]
+    assert any(not torch.equal(trained[f"model.{name}"], kept[name]) for name in kept)
+    assert [r["weights"] for r in records(out, "evaluation")] == ["raw", "raw", "best round"]
+
+
+@pytest.mark.parametrize(
+    "overrides, sizes",
+    [
+        ((), [128, 128, 128]),
+        (("method.start=[pixels]",), [24, 128, 128]),
+        (("method.beside=[pixels]",), [152, 152, 152]),
+    ],
+)
+@pytest.mark.parametrize("centre", [False, True])
+def test_the_method_sees_what_was_asked_for(tmp_path, monkeypatch, overrides, sizes, centre):
+    from reidkit.unsupervised import BottomUpClustering
+
+    seen = []
+    label = BottomUpClustering.label
+
+    def watched(method, features, round, previous):
+        seen.append(features)
+        return label(method, features, round, previous)
+
+    monkeypatch.setattr(BottomUpClustering, "label", watched)
+    words = (*overrides, f"method.centre={str(centre).lower()}", "evaluate.every=0")
+    compose.train(settings("buc", *words), tmp_path / "run")
+    assert [features.vectors.shape[1] for features in seen] == sizes
+    one = seen[1].vectors[seen[1].camids == 0]
+    assert (float(one[:, :128].mean(0).abs().max()) < 0.02) == centre
+
+
+def test_a_later_round_that_finds_nothing_ends_the_rounds_and_not_the_run(
+    tmp_path, monkeypatch, capsys, call
+):
+    from reidkit.unsupervised import BottomUpClustering, NothingToLearn
+
+    label = BottomUpClustering.label
+
+    def gives_up(method, features, round, previous):
+        if round == 2:
+            raise NothingToLearn("no cluster; raise eps")
+        return label(method, features, round, previous)
+
+    monkeypatch.setattr(BottomUpClustering, "label", gives_up)
+    code, out, error = call("train", SMOKE / "buc.yaml", "--out", tmp_path / "run")
+    assert code == 0, error
+    assert "round 3: no cluster; raise eps; the rounds end here" in out
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_labels_of_another_method_are_not_gone_on_with(call, tmp_path):
+    out = tmp_path / "run"
+    assert call("train", SMOKE / "buc.yaml", "--out", out)[0] == 0
+    words = ("train", SMOKE / "cluster_contrast.yaml", "--out", out, "--resume", "--force")
+    code, _, error = call(*words)
+    assert code == 1 and "labels by buc, this run finds them by cluster_contrast" in error

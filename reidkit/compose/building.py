@@ -76,6 +76,17 @@ def _method_faults(config: RunConfig) -> list[str]:
         for name in (*config.method.start, *config.method.beside)
         if name not in data.BASELINES
     ]
+    found += [
+        f"method: the description {name!r} is of {'silhouettes' if of else 'pictures'}, and "
+        f"data.pixels is {config.data.pixels}"
+        for name in (*config.method.start, *config.method.beside)
+        if name in data.BASELINES
+        and (of := data.BASELINES[name].of_sequences) != (config.data.pixels == "silhouettes")
+    ]
+    if config.data.batch.groups is not None:
+        found.append(
+            "data.batch.groups: clusters may mix super-classes; leave it out with a method"
+        )
     if config.project is not None and config.project.whiten == "learned":
         found.append(
             "project.whiten: learned needs identities, which a method has none of; use pca"

@@ -15,11 +15,12 @@ from reidkit import data, engine, evaluation, losses, unsupervised
 from reidkit.compose.building import build_objective, build_train_loader
 from reidkit.compose.ranks import main_alone
 from reidkit.config import ConfigError, RunConfig
+from reidkit.distributed import world_size
 from reidkit.engine import Console, TrainState
 from reidkit.files import write_atomically
 from reidkit.models import EmbeddingModel
 from reidkit.types import Features, Sample
-from reidkit.unsupervised import Labels, NothingToLearn, Round, self_training
+from reidkit.unsupervised import Labels, NothingToLearn, Round, label_shuffled, self_training
 
 Train = Callable[[data.StagedLoader, int], None]
 BEST = "best_round"  # what a method that compares its rounds says of the one to keep, from 1
@@ -67,11 +68,13 @@ class Rounds:
         self.method = unsupervised.METHODS.build(config.method.name, config.method.args)
         self.wanted = config.method
         batch = config.data.batch
-        size = batch.identities * batch.instances
+        self.identities = batch.identities * (world_size() if batch.per_process else 1)
+        size = self.identities * batch.instances
         self.batches = config.method.batches or max(1, round(len(samples) / size))
         self.current: Round | None = None
         self.loader: data.StagedLoader | None = None
         self.descriptions: dict[str, Features] = {}
+        self.kept_earlier = False  # the model is that of an earlier round than the last
 
     @property
     def count(self) -> int:
@@ -94,7 +97,12 @@ class Rounds:
                 )
                 main_alone(lambda: write_atomically(self.best, content))
 
-        self_training(self.find, one, rounds=self.count, under_way=self.current)
+        try:
+            self_training(self.find, one, rounds=self.count, under_way=self.current)
+        except NothingToLearn as error:
+            if self.current is None:
+                raise
+            self.console.say(f"{error}; the rounds end here, with the model they have trained")
 
     def done_after(self, epoch: int) -> int:
         """How many rounds are done with this epoch; 0 where it is in the middle of one."""
@@ -106,9 +114,14 @@ class Rounds:
         if self.current is None or BEST not in self.current.labels.told:
             return
         best = int(self.current.labels.told[BEST])
-        if best <= self.current.number:
-            self.console.say(f"the model is that of round {best}, whose labels were the best")
-            self.state.best_model.load_state_dict(safetensors.torch.load_file(self.best))
+        if best > self.current.number:
+            return
+        if not self.best.is_file():
+            self.console.say(f"{self.best} is gone, so the model is that of the last round")
+            return
+        self.console.say(f"the model is that of round {best}, whose labels were the best")
+        self.state.best_model.load_state_dict(safetensors.torch.load_file(self.best))
+        self.kept_earlier = True
 
     def find(self, number: int, previous: Labels | None) -> Labels:
         """The labels of a round, told and made ready for training."""
@@ -120,8 +133,7 @@ class Rounds:
         quality = judge(labels, features)
         self.tell(number, labels, quality)
         if not labels.done:
-            self.prepare(Round(number, labels))
-            self._fill(labels, features)
+            self.prepare(Round(number, labels), features)
         return labels
 
     def _label(self, features: Features, number: int, previous: Labels | None) -> Labels:
@@ -133,7 +145,7 @@ class Rounds:
         if wanted.centre:
             views = [unsupervised.centred_by_camera(view) for view in views]
         view = views[0] if len(views) == 1 else unsupervised.side_by_side(views)
-        return self.method.label(view, number, previous)
+        return label_shuffled(self.method, view, number, previous, seed=self.config.seed)
 
     def _described(self, name: str) -> Features:
         if name not in self.descriptions:
@@ -154,18 +166,18 @@ class Rounds:
                 "quality": dict(quality),
             }
         )
-        words = [f"{name} {value:g}" for name, value in labels.told.items()]
-        words += [f"{name} {100 * value:.1f}%" for name, value in quality.items()]
-        ends = "; the same as before, so this was the last round" if labels.done else ""
+        words = [f"{name} {_cell(value)}" for name, value in {**labels.told, **quality}.items()]
+        ends = "; there is no more to find, so the rounds end here" if labels.done else ""
         self.console.say(f"round {number + 1} of {self.count}: {', '.join(words)}{ends}")
 
-    def prepare(self, wanted: Round) -> None:
-        """Loader and objective for the labels of a round; what the objective holds is still empty.
+    def prepare(self, wanted: Round, features: Features | None = None) -> None:
+        """Loader and objective for the labels of a round, whose memories begin with the classes'
+        mean features; empty without features, for a state that is about to be loaded.
 
         Raises NothingToLearn where they are too few for a batch.
         """
         labels = wanted.labels
-        needed = self.config.data.batch.identities
+        needed = self.identities
         if labels.classes < needed:
             raise NothingToLearn(
                 f"round {wanted.number + 1}: {labels.classes} classes, but a batch takes "
@@ -173,19 +185,20 @@ class Rounds:
             )
         model = self.state.model
         assert isinstance(model, EmbeddingModel)
-        self.loader = build_train_loader(
+        loader = build_train_loader(
             self.config, self.samples, labels.labels.tolist(), self.state.device, self.batches
         )
-        self.state.task.objective = build_objective(
+        objective = build_objective(
             self.config, model, labels.classes, self.state.device, labels.groups
         )
+        if features is not None:
+            self._fill(objective, labels, features)
+        # All at once: a state that is saved after a failure here is that of the round before.
+        self.loader, self.state.task.objective, self.current = loader, objective, wanted
         self.state.task.train()
-        self.current = wanted
 
-    def _fill(self, labels: Labels, features: Features) -> None:
+    def _fill(self, objective: losses.Objective, labels: Labels, features: Features) -> None:
         """Let each memory of classes begin with the classes' mean features."""
-        objective = self.state.task.objective
-        assert isinstance(objective, losses.Objective)
         parts = F.normalize(features.vectors.unflatten(1, (features.parts, -1)).float(), dim=2)
         means = class_means(parts, labels.labels)
         for memory in objective.memories():
@@ -197,6 +210,7 @@ class Rounds:
             return None
         number, labels = self.current
         return {
+            "method": self.wanted.name,
             "number": number,
             "labels": labels.labels,
             "groups": labels.groups,
@@ -209,6 +223,11 @@ class Rounds:
         samples."""
         if state is None:
             return
+        if state["method"] != self.wanted.name:
+            raise ValueError(
+                f"the checkpoint has labels by {state['method']}, this run finds them by "
+                f"{self.wanted.name}; train into a new folder"
+            )
         if len(state["labels"]) != len(self.samples):
             raise ValueError(
                 f"the checkpoint has labels of {len(state['labels'])} samples, this run has "
@@ -231,7 +250,7 @@ class Rounds:
             elif record["kind"] == "evaluation" and record["weights"] == kept:
                 found = record["scores"]
                 key = next((name for name in found if name.endswith("rank-1")), next(iter(found)))
-                after[record["epoch"]] = found[key]
+                after.setdefault(record["epoch"], found[key])  # of the first test
         last = self.config.optim.epochs
         ends = {number: min(self.wanted.end_of(number), last) for number in rounds}
         return rounds_table(rounds, {number: after.get(end) for number, end in ends.items()}, key)

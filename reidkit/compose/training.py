@@ -171,6 +171,7 @@ def _train(
                 run.save(wait=True)
         raise
     finally:
+        run.rounds = None  # else run and rounds keep one another, and DDP outlives its processes
         keeper.close()
         log.close()
 
@@ -403,12 +404,15 @@ class Run:
         kind = "evaluation" if frames is None else "single_frame"
         if isinstance(model, models.Projected):  # no point of the unprojected model's curve
             kind, model = "projected" if frames is None else kind, model.model
+        weights = "raw" if model is self.state.model else "ema"
+        if self.rounds is not None and self.rounds.kept_earlier:
+            weights = "best round"
         self.log.write(
             {
                 "kind": kind,
                 "epoch": self.state.epoch,
                 "iteration": self.state.iteration,
-                "weights": "raw" if model is self.state.model else "ema",
+                "weights": weights,
                 "scores": {prefix + name: value for name, value in scores.items()},
             }
         )

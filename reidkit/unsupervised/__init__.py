@@ -10,7 +10,7 @@ from reidkit.unsupervised.linkage import agglomerate
 from reidkit.unsupervised.matching import TrackletMatch, match_tracklets
 from reidkit.unsupervised.methods import METHODS, Labels, Method, NothingToLearn
 from reidkit.unsupervised.promotion import Promotion, promote
-from reidkit.unsupervised.self_training import Round, self_training
+from reidkit.unsupervised.self_training import Round, label_shuffled, self_training
 from reidkit.unsupervised.smp import StepwiseMetricPromotion
 from reidkit.unsupervised.tracklets import cannot_link, sparse_tracklets
 from reidkit.unsupervised.xqda import scatters, xqda
@@ -23,6 +23,7 @@ __all__ = [
     "NothingToLearn",
     "Round",
     "self_training",
+    "label_shuffled",
     "StepwiseMetricPromotion",
     "ClusterContrast",
     "BottomUpClustering",

@@ -34,7 +34,8 @@ class StepwiseMetricPromotion:
     Round 0 has a class for each tracklet, and only classes of one camera push one another away.
     Later rounds match the tracklets of every two cameras (`match_tracklets`) and join them, the
     surest first. Clusters push their cameras' classes away, and one another in any camera; an
-    unmatched tracklet stays a class of its camera alone.
+    unmatched tracklet stays a class of its camera alone. Batches mix cameras, and matched classes
+    weigh no more than others, where the released code weighs the matched set twice.
 
     Args:
         begin: "cameras" for round 0 as above; "matches" matches at once, which asks for features
@@ -85,11 +86,16 @@ class StepwiseMetricPromotion:
         tracklets.
         """
         cameras = _cameras(features)
+        turn = round if self.begin == "matches" else round - 1  # of matching, from 0
         if round == 0 and self.begin == "cameras":
             labels, matches, passed = np.arange(len(features)), np.empty((0, 2), np.int64), 0
         else:
             pairs, scores = self._match(features.vectors, cameras)
-            turn = round if self.begin == "matches" else round - 1
+            if not len(pairs):
+                raise NothingToLearn(
+                    f"no tracklets of two cameras match: raise k ({self.k}), drop the gate, leave "
+                    "sigma to the median, or begin with better features"
+                )
             share = self.keep[min(turn, len(self.keep) - 1)]
             surest = np.argsort(-scores, kind="stable")[: math.ceil(share * len(scores))]
             pairs, scores = pairs[surest], scores[surest]
@@ -108,7 +114,7 @@ class StepwiseMetricPromotion:
                 "singles": int((sizes == 1).sum()),
                 "passed_over": passed,
             },
-            done=round >= self.patience and unchanged,
+            done=turn >= self.patience - 1 and unchanged,
         )
 
     def _match(

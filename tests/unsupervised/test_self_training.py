@@ -1,6 +1,8 @@
 import torch
 
-from reidkit.unsupervised import Labels, Round, self_training
+from reidkit.evaluation import pairwise
+from reidkit.types import Features, Sample
+from reidkit.unsupervised import Labels, Round, label_shuffled, self_training
 
 
 def labels(*values, **more):
@@ -53,3 +55,67 @@ def test_classes_are_counted_from_the_labels():
     assert labels(0, 2, -1, 1).classes == 3
     assert labels(-1, -1).classes == 0
     assert Labels(torch.empty(0, dtype=torch.int64)).classes == 0
+
+
+class ByPosition:
+    """Two neighbours in the list are one: what breaking ties by position amounts to."""
+
+    def label(self, features, round, previous):
+        count = len(features)
+        groups = torch.arange(count).reshape(-1, 1) // 2 % 3 == torch.arange(3)
+        return Labels(
+            torch.arange(count) // 2,
+            groups[::2],
+            torch.arange(count).reshape(-1, 2),
+            told={"first": features.pids[0].item()},
+        )
+
+
+def pairs_of_people(count):
+    samples = tuple(Sample((), number // 2, 0) for number in range(count))
+    return Features(torch.zeros(count, 2), samples)
+
+
+def test_a_tie_by_position_finds_no_identities_in_a_list_sorted_by_them():
+    features = pairs_of_people(200)
+    plain = ByPosition().label(features, 0, None)
+    assert pairwise(plain.labels, features.pids).precision == 1
+    found = label_shuffled(ByPosition(), features, 0, None, seed=0)
+    assert pairwise(found.labels, features.pids).precision < 0.1
+    assert found.labels.bincount().eq(2).all()
+
+
+def test_what_was_found_in_another_order_is_told_in_this_one():
+    features = pairs_of_people(12)
+    found = label_shuffled(ByPosition(), features, 0, None, seed=1)
+    firsts = [found.labels.tolist().index(number) for number in range(6)]
+    assert firsts == sorted(firsts), "numbered by first appearance"
+    one, other = found.matches.t()
+    assert found.labels[one].equal(found.labels[other])
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    for place, position in enumerate(order.tolist()):
+        assert found.groups[found.labels[position], place // 2 % 3]
+    again = label_shuffled(ByPosition(), features, 0, None, seed=1)
+    assert again.labels.equal(found.labels)
+
+
+def test_left_out_samples_stay_left_out_and_the_round_before_is_shown_in_the_same_order():
+    features = pairs_of_people(6)
+
+    class Repeats:
+        def label(self, features, round, previous):
+            assert previous.labels.equal(torch.tensor([-1, 0, 0, 1, 1, -1])[order])
+            return Labels(previous.labels)
+
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(3))
+    before = labels(-1, 0, 0, 1, 1, -1)
+    found = label_shuffled(Repeats(), features, 1, before, seed=3)
+    assert found.labels.tolist() == [-1, 0, 0, 1, 1, -1]
+    nobody = labels(-1, -1, -1, -1, -1, -1)
+    empty = label_shuffled(ByNobody(), features, 1, nobody, seed=3)
+    assert empty.labels.tolist() == [-1] * 6
+
+
+class ByNobody:
+    def label(self, features, round, previous):
+        return Labels(torch.full((len(features),), -1))

@@ -188,13 +188,11 @@ def test_the_true_identities_are_not_looked_at():
     assert method().label(features, 1, None).labels.equal(method().label(blind, 1, None).labels)
 
 
-def test_features_that_are_all_the_same_match_nobody():
-    features = world(people=4, cameras=2)
-    same = Features(torch.ones(8, 16), features.samples)
-    labels = method().label(same, 1, None)
-    assert labels.told["matches"] == 0 and labels.classes == 8
-    zero = Features(torch.zeros(8, 16), features.samples)
-    assert method().label(zero, 1, None).told["matches"] == 0
+def test_features_that_are_all_the_same_match_nobody_and_advise():
+    features = world()
+    same = Features(torch.ones(len(features), 4), features.samples)
+    with pytest.raises(NothingToLearn, match=r"no tracklets of two cameras match: raise k \(10\)"):
+        method().label(same, 1, None)
 
 
 NONE = Features(torch.empty(0, 4), ())
