@@ -76,6 +76,9 @@ OTHERS = (
     "tracklets",
     "scaled",
     "faults",
+    "smp",
+    "cluster_contrast",
+    "buc",
 )
 
 

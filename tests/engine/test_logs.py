@@ -52,9 +52,10 @@ def test_an_interval_is_one_record_of_its_means(tmp_path):
     assert record["loss"] == 2.0
     assert record["terms"] == {"triplet": 1.0}
     assert record["data_seconds"] == pytest.approx(0.2)
-    assert record["step_seconds"] == pytest.approx(0.2)
-    assert record["waiting"] == pytest.approx(0.5)  # 0.4 of 0.8 s
-    assert record["images_per_second"] == pytest.approx(16 / 0.8)
+    # The log adds the time in which it reads the terms, which on a busy machine is no longer 0.
+    assert record["step_seconds"] == pytest.approx(0.2, abs=0.01)
+    assert record["waiting"] == pytest.approx(0.5, abs=0.01)  # 0.4 of 0.8 s
+    assert record["images_per_second"] == pytest.approx(16 / 0.8, rel=0.02)
     (written,) = records(tmp_path)
     assert written.items() >= record.items()
 
@@ -68,7 +69,7 @@ def test_the_end_of_an_epoch_ends_an_interval(tmp_path):
 @pytest.mark.parametrize("data, step, share", [(0, 0, 0), (0, 1, 0), (2, 0, 1), (1, 3, 0.25)])
 def test_waiting_is_a_share(tmp_path, data, step, share):
     record = RunLog(tmp_path, interval=1).step(at(1), report(data=data, step=step))
-    assert record["waiting"] == pytest.approx(share)
+    assert record["waiting"] == pytest.approx(share, abs=0.01)
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
